@@ -1,0 +1,85 @@
+"""The errors that fallom raises, and nothing else raises.
+
+    FallomError
+    ├── ConfigurationError (ValueError)        a setting or environment variable
+    │   ├── UnknownParameterError (TypeError)  a keyword that ``init`` does not have
+    │   └── StateDirectoryError (OSError)      a directory that cannot be used safely
+    ├── NotFoundError (LookupError, ValueError)  a config, prompt or test that is not known
+    └── PayloadError (ValueError)              one item of a payload that cannot be served
+
+Every message says what was wrong, where it came in, what was expected and how to mend it; none
+holds a key or the text of a prompt.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "FallomError",
+    "NotFoundError",
+    "PayloadError",
+    "StateDirectoryError",
+    "UnknownParameterError",
+]
+
+
+class FallomError(Exception):
+    """The root of every error that fallom raises itself."""
+
+
+class ConfigurationError(FallomError, ValueError):
+    """A setting that cannot be used.
+
+    Attributes:
+        name: The parameter or environment variable that was wrong.
+    """
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[str, str]]:
+        return type(self), (str(self), self.name)
+
+
+class UnknownParameterError(ConfigurationError, TypeError):
+    """A keyword argument that ``fallom.init`` does not have."""
+
+
+class StateDirectoryError(ConfigurationError, OSError):
+    """A state directory that cannot be made safe."""
+
+    def __str__(self) -> str:  # OSError would print its errno form
+        return str(self.args[0])
+
+
+class NotFoundError(FallomError, LookupError, ValueError):
+    """A config, prompt or A/B test that is not known, where no fallback was given.
+
+    Attributes:
+        key: The key that was asked for.
+        version: The version that was asked for, None for the current one.
+    """
+
+    def __init__(self, message: str, key: str = "", version: int | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.version = version
+
+    def __reduce__(self) -> tuple[type[NotFoundError], tuple[str, str, int | None]]:
+        return type(self), (str(self), self.key, self.version)
+
+
+class PayloadError(FallomError, ValueError):
+    """One item of a payload from the server that cannot be served; the others are.
+
+    Attributes:
+        item: What the item calls itself, for example ``configs[3] 'summarizer'``.
+    """
+
+    def __init__(self, message: str, item: str = "") -> None:
+        super().__init__(message)
+        self.item = item
+
+    def __reduce__(self) -> tuple[type[PayloadError], tuple[str, str]]:
+        return type(self), (str(self), self.item)

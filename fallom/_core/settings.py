@@ -1,0 +1,308 @@
+"""``Settings``: everything that ``init`` can say, checked once, then frozen.
+
+Precedence is written here and only here: argument, environment variable, default. Of two privacy
+settings the stricter one wins. ``resolve_settings`` is pure: the environment is an argument.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fallom._core.errors import ConfigurationError, UnknownParameterError
+
+__all__ = ["Settings", "resolve_settings", "settings_from_dict", "settings_to_dict"]
+
+_MIB = 1 << 20
+_FALSE_WORDS = ("false", "0", "no")  # as the published SDKs read FALLOM_CAPTURE_CONTENT
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one ``init``. Units are in the names; the API key is never in the repr."""
+
+    api_key: str | None = field(default=None, repr=False)  # FALLOM_API_KEY
+    traces_url: str = "https://traces.fallom.com"  # FALLOM_TRACES_URL, then FALLOM_BASE_URL
+    configs_url: str = "https://configs.fallom.com"  # FALLOM_CONFIGS_URL, then FALLOM_BASE_URL
+    prompts_url: str = "https://prompts.fallom.com"  # FALLOM_PROMPTS_URL, then FALLOM_BASE_URL
+    traces_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # FALLOM_TRACES_HEADERS, as "name=value,name2=value2", percent-decoded (the OpenTelemetry form)
+    capture_content: bool = True  # FALLOM_CAPTURE_CONTENT; False from either side wins
+    debug: bool = False  # FALLOM_DEBUG
+    state_dir: str | None = None  # FALLOM_STATE_DIR; absolute after resolution
+    flusher: str = "process"  # FALLOM_FLUSHER: "process" (started by itself) or "external"
+    service_name: str = ""  # argument, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
+    resource_attributes: Mapping[str, str] = field(default_factory=dict)  # OTEL_RESOURCE_ATTRIBUTES
+    cold_start_timeout_s: float = 1.0  # FALLOM_COLD_START_TIMEOUT, 0 to 60
+    sync_interval_s: float = 30.0  # FALLOM_SYNC_INTERVAL, 0.1 to 86,400
+    linger_s: float = 10.0  # FALLOM_LINGER, 0 to 86,400: how long an idle flusher stays
+    spool_bytes_max: int = 512 * _MIB  # FALLOM_SPOOL_BYTES_MAX, at least 1 MiB
+    dead_bytes_max: int = 64 * _MIB  # FALLOM_DEAD_BYTES_MAX
+    dead_age_max_s: float = 14 * 86_400.0  # FALLOM_DEAD_AGE_MAX
+    segment_bytes_max: int = 8 * _MIB  # FALLOM_SEGMENT_BYTES_MAX, 4 KiB to 1 GiB
+    fsync: str = "none"  # FALLOM_FSYNC: "none" or "always"
+    metrics_protocol: str = "otlp"  # FALLOM_METRICS_PROTOCOL: "otlp" or "json"
+
+    @property
+    def namespace(self) -> str:
+        """16 hex digits of all that decides where and as whom data goes; it hides the key."""
+        parts = [
+            self.api_key or "",
+            self.traces_url,
+            self.configs_url,
+            self.prompts_url,
+            self.metrics_protocol,
+        ]
+        for name in sorted(self.traces_headers):
+            parts += [name, self.traces_headers[name]]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def settings_to_dict(settings: Settings) -> dict[str, Any]:
+    """Give the settings as JSON-able values; for the flusher's standard input, never for a disk."""
+    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def settings_from_dict(values: Mapping[str, Any]) -> Settings:
+    """Read what ``settings_to_dict`` gave; fields of another version are left out."""
+    known = {f.name for f in dataclasses.fields(Settings)}
+    return Settings(**{k: v for k, v in values.items() if k in known})
+
+
+def resolve_settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Build the settings from what the caller gave and the environment; raise on what is unusable.
+
+    Args:
+        arguments: Keyword arguments of ``init``; None means "not given".
+        environ: The environment.
+
+    Raises:
+        UnknownParameterError: An argument that does not exist.
+        ConfigurationError: A value that cannot be used.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    for name in arguments:
+        if name not in _PARAMETERS:
+            raise UnknownParameterError(_unknown(name), name)
+    values: dict[str, Any] = {}
+    for name, (field_name, variables, parse) in _PARAMETERS.items():
+        source, raw = _first(name, given, variables, environ)
+        if source:
+            values[field_name] = parse(source, raw)
+    if _env_says_no_content(environ):
+        values["capture_content"] = False
+    attributes = _key_values(
+        "OTEL_RESOURCE_ATTRIBUTES", environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    )
+    values["resource_attributes"] = attributes
+    if not values.get("service_name"):
+        values["service_name"] = attributes.get("service.name", "")
+    return Settings(**values)
+
+
+def _first(
+    name: str, given: Mapping[str, Any], variables: tuple[str, ...], environ: Mapping[str, str]
+) -> tuple[str, Any]:
+    if name in given:
+        return name, given[name]
+    for variable in variables:
+        if environ.get(variable):  # an empty variable counts as unset, as OpenTelemetry has it
+            return variable, environ[variable]
+    return "", None
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, _PARAMETERS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(_PARAMETERS))}."
+    return f"fallom.init has no parameter {name!r}; {hint}"
+
+
+def _env_says_no_content(environ: Mapping[str, str]) -> bool:
+    return environ.get("FALLOM_CAPTURE_CONTENT", "").strip().lower() in _FALSE_WORDS
+
+
+def _text(source: str, raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise ConfigurationError(f"{source} must be a string, not {type(raw).__name__}.", source)
+    return raw.strip()
+
+
+def _key(source: str, raw: Any) -> str:
+    key = _text(source, raw)
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError(  # the key itself must not be in the message
+            f"{source} holds characters that an HTTP header cannot carry; "
+            "copy the key again, without quotes, spaces or line breaks.",
+            source,
+        )
+    return key
+
+
+def _url(source: str, raw: Any) -> str:
+    url = _text(source, raw)
+    expected = "expected an http:// or https:// URL, for example https://traces.example.com"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{source} is {url!r}: {error}; {expected}.", source) from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            f"{source} holds a user name or password; use api_key or traces_headers for credentials.",
+            source,
+        )
+    unusable = parts.scheme not in ("http", "https") or not parts.hostname or port == 0
+    if unusable or any(c.isspace() or not c.isprintable() for c in url):
+        raise ConfigurationError(f"{source} is {url!r}; {expected}.", source)
+    if parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"{source} is {url!r}: a base URL has no query and no fragment; {expected}.", source
+        )
+    return url.rstrip("/")
+
+
+def _headers(source: str, raw: Any) -> dict[str, str]:
+    pairs = _key_values(source, raw) if isinstance(raw, str) else raw
+    if not isinstance(pairs, Mapping):
+        raise ConfigurationError(
+            f"{source} must be a mapping of header names to values, not {type(raw).__name__}.",
+            source,
+        )
+    for name, value in pairs.items():
+        fit = isinstance(name, str) and isinstance(value, str) and name.isascii() and name
+        if not fit or any(c in f"{name}{value}" for c in "\r\n\0"):
+            raise ConfigurationError(
+                f"{source}: header {name!r} needs a name and a value that are text of one line.",
+                source,
+            )
+    return dict(pairs)
+
+
+def _key_values(source: str, raw: str) -> dict[str, str]:
+    """Read ``k=v,k2=v2`` with percent-encoded values (OpenTelemetry's W3C baggage form)."""
+    found: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in raw.split(","))):
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip():
+            raise ConfigurationError(  # values may be secret: name the place only
+                f"{source}: entry {len(found) + 1} is not of the form name=value; "
+                "separate entries by commas and percent-encode commas within a value.",
+                source,
+            )
+        found[name.strip()] = unquote(value.strip())
+    return found
+
+
+def _flag(source: str, raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    word = str(raw).strip().lower()
+    if word in (*_FALSE_WORDS, "off"):
+        return False
+    if word in ("true", "1", "yes", "on"):
+        return True
+    raise ConfigurationError(f"{source} is {raw!r}; expected true or false.", source)
+
+
+def _capture(source: str, raw: Any) -> bool:
+    """Read the argument strictly and the variable as the published SDKs do: only a no means no."""
+    if source == "FALLOM_CAPTURE_CONTENT":
+        return str(raw).strip().lower() not in _FALSE_WORDS
+    return _flag(source, raw)
+
+
+def _number(low: float, high: float, unit: str) -> Callable[[str, Any], float]:
+    def parse(source: str, raw: Any) -> float:
+        try:
+            value = float(raw) if not isinstance(raw, bool) else float("nan")
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not low <= value <= high:
+            raise ConfigurationError(
+                f"{source} is {raw!r}; expected a number of {unit} from {low:g} to {high:g}.",
+                source,
+            )
+        return value
+
+    return parse
+
+
+def _whole(low: int, high: int, unit: str) -> Callable[[str, Any], int]:
+    parse_number = _number(low, high, unit)
+
+    def parse(source: str, raw: Any) -> int:
+        return int(parse_number(source, raw))
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str, Any], str]:
+    def parse(source: str, raw: Any) -> str:
+        word = _text(source, raw).lower()
+        if word not in choices:
+            expected = " or ".join(repr(choice) for choice in choices)
+            raise ConfigurationError(f"{source} is {raw!r}; expected {expected}.", source)
+        return word
+
+    return parse
+
+
+def _path(source: str, raw: Any) -> str:
+    try:
+        path = os.fspath(raw)
+    except TypeError:
+        path = b""
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigurationError(f"{source} is {raw!r}; expected the path of a directory.", source)
+    return os.path.abspath(os.path.expanduser(path))
+
+
+_Parse = Callable[[str, Any], Any]
+_YEAR_S = 366 * 86_400
+_TIB = 1 << 40
+
+# parameter of init: (field, environment variables in order, check)
+_PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
+    "api_key": ("api_key", ("FALLOM_API_KEY",), _key),
+    "traces_url": ("traces_url", ("FALLOM_TRACES_URL", "FALLOM_BASE_URL"), _url),
+    "configs_url": ("configs_url", ("FALLOM_CONFIGS_URL", "FALLOM_BASE_URL"), _url),
+    "prompts_url": ("prompts_url", ("FALLOM_PROMPTS_URL", "FALLOM_BASE_URL"), _url),
+    "traces_headers": ("traces_headers", ("FALLOM_TRACES_HEADERS",), _headers),
+    "capture_content": ("capture_content", ("FALLOM_CAPTURE_CONTENT",), _capture),
+    "debug": ("debug", ("FALLOM_DEBUG",), _flag),
+    "state_dir": ("state_dir", ("FALLOM_STATE_DIR",), _path),
+    "flusher": ("flusher", ("FALLOM_FLUSHER",), _one_of("process", "external")),
+    "service_name": ("service_name", ("OTEL_SERVICE_NAME",), _text),
+    "cold_start_timeout": (
+        "cold_start_timeout_s",
+        ("FALLOM_COLD_START_TIMEOUT",),
+        _number(0, 60, "seconds"),
+    ),
+    "sync_interval": (
+        "sync_interval_s",
+        ("FALLOM_SYNC_INTERVAL",),
+        _number(0.1, 86_400, "seconds"),
+    ),
+    "linger": ("linger_s", ("FALLOM_LINGER",), _number(0, 86_400, "seconds")),
+    "spool_bytes_max": (
+        "spool_bytes_max",
+        ("FALLOM_SPOOL_BYTES_MAX",),
+        _whole(_MIB, _TIB, "bytes"),
+    ),
+    "dead_bytes_max": ("dead_bytes_max", ("FALLOM_DEAD_BYTES_MAX",), _whole(0, _TIB, "bytes")),
+    "dead_age_max": ("dead_age_max_s", ("FALLOM_DEAD_AGE_MAX",), _number(0, _YEAR_S, "seconds")),
+    "segment_bytes_max": (
+        "segment_bytes_max",
+        ("FALLOM_SEGMENT_BYTES_MAX",),
+        _whole(4096, 1 << 30, "bytes"),
+    ),
+    "fsync": ("fsync", ("FALLOM_FSYNC",), _one_of("none", "always")),
+    "metrics_protocol": ("metrics_protocol", ("FALLOM_METRICS_PROTOCOL",), _one_of("otlp", "json")),
+}

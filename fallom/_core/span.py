@@ -1,0 +1,154 @@
+"""What fallom records: spans, exposures, metrics, wishes; and what integrations record by.
+
+The records are plain tuples, because msgpack packs a tuple as an array and that is the fastest form
+there is. Fields are only ever added at the end: a reader ignores those that it does not know, and
+gives those that are missing their defaults.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+__all__ = [
+    "AttributeValue",
+    "Event",
+    "Exposure",
+    "Metrics",
+    "SessionContext",
+    "Span",
+    "SpanKind",
+    "SpanStatus",
+    "Tracing",
+    "Wish",
+    "new_span_id",
+    "new_trace_id",
+]
+
+AttributeValue: TypeAlias = "str | bool | int | float | bytes | Sequence[str | bool | int | float]"
+
+
+class SpanKind(enum.IntEnum):
+    """OTLP ``Span.SpanKind``."""
+
+    INTERNAL = 1
+    SERVER = 2
+    CLIENT = 3
+    PRODUCER = 4
+    CONSUMER = 5
+
+
+class SpanStatus(enum.IntEnum):
+    """OTLP ``Status.StatusCode``."""
+
+    UNSET = 0
+    OK = 1
+    ERROR = 2
+
+
+class Event(NamedTuple):
+    """A point in time within a span."""
+
+    unix_ns: int
+    name: str
+    attributes: Mapping[str, AttributeValue]
+
+
+class Span(NamedTuple):
+    """A finished span, as OTLP has it.
+
+    Ids are fixed when it is recorded, so that a re-sent span is recognisable.
+    """
+
+    trace_id: bytes  # 16 bytes
+    span_id: bytes  # 8 bytes
+    parent_span_id: bytes  # 8 bytes, or empty for a root
+    name: str
+    kind: int
+    start_unix_ns: int
+    end_unix_ns: int
+    status: int
+    status_message: str
+    attributes: Mapping[str, AttributeValue]
+    events: Sequence[Event] = ()
+
+
+class Exposure(NamedTuple):
+    """Session X was assigned model Y of version n of config Z."""
+
+    config_key: str
+    config_version: int
+    session_id: str
+    model: str
+    unix_ns: int
+
+
+class Metrics(NamedTuple):
+    """The numbers of one ``trace.span`` call; the later start wins per field."""
+
+    trace_id: bytes
+    span_id: bytes
+    unix_ns: int
+    config_key: str
+    session_id: str
+    attributes: Mapping[str, AttributeValue]  # those of the session
+    data: Mapping[str, Any]
+
+
+class Wish(NamedTuple):
+    """A pinned config version that a worker needs and the snapshot does not have."""
+
+    config_key: str
+    config_version: int
+
+
+class SessionContext(NamedTuple):
+    """Whose spans these are."""
+
+    config_key: str
+    session_id: str
+    customer_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Tracing(Protocol):
+    """All that an integration knows of fallom: it never sees the runtime.
+
+    No method raises, blocks on the network, or takes longer than one write to a file.
+    """
+
+    @property
+    def content_captured(self) -> bool:
+        """Whether message content may be recorded. If False, do not even build it."""
+
+    def call_attributes(self) -> dict[str, AttributeValue]:
+        """Give the attributes of session, assignment and prompt tag, at the start of a call.
+
+        The prompt tag is taken by this: the next call of the context does not have it.
+        """
+
+    def parent(self) -> tuple[bytes, bytes] | None:
+        """Give (trace id, span id) of the span that is active here, or None."""
+
+    def record(self, span: Span) -> None:
+        """Put a finished span into the spool; it is in the kernel when this returns."""
+
+    def gave_up(self, reason: str, error: BaseException) -> None:
+        """Count, and log once a minute, that tracing gave something up for ``reason``."""
+
+
+def new_trace_id() -> bytes:
+    """Give 16 random bytes.
+
+    From the operating system each time: a generator seeded before a fork would give the same ids
+    in both processes, and C-level forks (uWSGI) run no hook that could seed it anew.
+    """
+    return os.urandom(16)
+
+
+def new_span_id() -> bytes:
+    """Give 8 random bytes; see ``new_trace_id``."""
+    return os.urandom(8)

@@ -1,0 +1,1 @@
+"""The flusher: the one process per host that talks to the network."""

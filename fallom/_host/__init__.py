@@ -1,0 +1,1 @@
+"""The machine: state directory, control page, files, forks."""

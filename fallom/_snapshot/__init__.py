@@ -1,0 +1,1 @@
+"""The snapshot: payloads to entries, published whole, read by one SELECT."""

@@ -1,0 +1,1 @@
+"""The spool: frames in segments, written by workers, read by the flusher."""
