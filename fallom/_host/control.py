@@ -1,0 +1,312 @@
+"""The control page: 4 KiB that every process of a namespace maps, and what it says.
+
+Written zeros (a hole would be SIGBUS on a full disk), made aside and linked into place: of any number
+of processes that make it at once one wins, and the others use the winner's. It is never replaced and
+never truncated by us. Workers map it read-only; every write is a ``pwrite``, because a store into a
+map can be SIGBUS. One writer a field: the flusher, but for the drop counters, which anyone adds to
+under an exclusive ``flock`` of the page (without it four writers lost 63 % of their increments).
+
+| offset | bytes | field | meaning, and what a wrong value costs |
+| --- | --- | --- | --- |
+| 0 | 8 | magic | ``fallomCP``; anything else: set aside, made anew |
+| 8 | 8 | layout | 1; another layout lives in another directory |
+| 16 | 8 | generation | of the last publish, 0 for never; wrong: one read of the database too many |
+| 24 | 8 | heartbeat | monotonic ns, 0 for "I am leaving"; wrong: one probe of the leader lock |
+| 32 | 8 | started | monotonic ns of the flusher's first beat; wrong: a start is tried later |
+| 40 | 8 | pid | of the flusher; only shown |
+| 48 | 8 | version | of the flusher, major << 40, minor << 20, patch; wrong: a useless hand-over |
+| 56 | 8 | successor | version that waits to take over, 0 for none; wrong: a flusher leaves early |
+| 64 | 8 | spool bytes | allocated, as of the last tick; only shown |
+| 72 | 8 | pressure | 0 fine, 1 near the quota, 2 refuse; wrong: drops for one tick |
+| 80 | 8 | paused until | wall-clock s until which a refusing target is left alone; only shown |
+| 128 | 256 | last error | UTF-8, padded with NUL; only shown |
+| 1024 | 64 x 8 | tallies | of the flusher: what was sent, accepted, retried (``Tally``); only shown |
+| 2048 | 64 x 8 | drops | by reason (``Drop``), added to under the page's lock |
+
+All numbers are unsigned 64-bit, little-endian, aligned to 8, so that none is ever seen half-written.
+Fields are only ever added; a reason or tally keeps its number for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import mmap
+import os
+import secrets
+import struct
+import sys
+import time
+from collections.abc import Mapping
+
+from fallom._host.files import File, UnsafeFileError, open_file
+
+__all__ = ["BEAT_STALE_NS", "ControlPage", "Drop", "Tally", "pack_version"]
+
+PAGE_BYTES = 4096
+BEAT_STALE_NS = 1_500_000_000  # three beats of 0.5 s
+LOCK_DEADLINE_S = 0.05  # to add to a counter; beyond it the count is kept by the caller for later
+
+_NAME = "control"
+_MAGIC = b"fallomCP"
+_LAYOUT = 1
+_GENERATION, _BEAT, _STARTED, _PID, _VERSION, _SUCCESSOR, _BYTES, _PRESSURE, _PAUSED = range(2, 11)
+_ERROR_AT, _ERROR_BYTES = 128, 256
+_TALLIES_AT, _DROPS_AT, _COUNTERS = 1024, 2048, 64
+_U64 = struct.Struct("<Q")
+
+
+class Drop(enum.IntEnum):
+    """Why a record was given up. The number is its place in the page."""
+
+    DISK = 0  # the write was refused: full, read-only, or an I/O error
+    QUOTA = 1  # the spool is at its limit
+    TOO_LARGE = 2  # above 1 MiB even after its content was cut
+    NOT_ENCODABLE = 3
+    NO_DIRECTORY = 4  # no state directory could be made safe
+    NO_DESCRIPTOR = 5  # out of file descriptors
+    INTERNAL = 6  # a fault of ours; the log has it
+    OLDEST = 7  # deleted by the flusher to get below the quota
+    DAMAGED = 8  # a frame on disk that could not be read; it is set aside
+    REFUSED = 9  # the server refused it for good; it is in dead/
+    REJECTED = 10  # the server took the batch and rejected these (partial success)
+    DEAD_EVICTED = 11  # fell out of dead/ by age or size
+    EXPOSURES_OFF = 12  # the server has no /sessions
+    LOCK = 13  # a lock of ours was held for too long
+
+
+class Tally(enum.IntEnum):
+    """What the flusher counted since the page was made. The number is its place in the page."""
+
+    SPANS_ACCEPTED = 0
+    METRICS_ACCEPTED = 1
+    EXPOSURES_ACCEPTED = 2
+    BATCHES_SENT = 3
+    BATCHES_RETRIED = 4
+    CONFIG_FETCHES = 5
+    PUBLISHES = 6
+    FLUSHER_STARTS = 7
+    EXPOSURES_REPEATED = 8  # known to the flusher, not sent again
+
+
+class ControlPage:
+    """The page of one namespace, mapped."""
+
+    __slots__ = ("_bytes", "_file", "_map", "_words")
+
+    def __init__(self, file: File) -> None:
+        """Map an open page; use ``ControlPage.open``."""
+        self._file = file
+        self._map = mmap.mmap(file.fd, PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._bytes = memoryview(self._map)
+        self._words = self._bytes.cast("Q")
+
+    @classmethod
+    def open(cls, directory: File) -> ControlPage:
+        """Open the page of a namespace, making it if there is none.
+
+        Raises:
+            UnsafeFileError: Something is in its place that is not ours.
+            OSError: The disk refuses.
+        """
+        for _ in range(8):  # each round lost means that somebody else made progress
+            with contextlib.suppress(FileNotFoundError):
+                file = open_file(directory, _NAME, os.O_RDWR, links_max=2)
+                if _is_page(file):
+                    return cls(file)
+                file.close()
+                _set_aside(directory)
+            _make(directory)
+        raise UnsafeFileError(f"{directory.name}/{_NAME} cannot be made; remove it to go on")
+
+    def is_current(self, directory: File) -> bool:
+        """Tell whether the name still leads to this page. One ``stat``."""
+        try:
+            found = os.stat(_NAME, dir_fd=directory.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file.identity and self._file.is_ours()
+
+    def close(self) -> None:
+        """Unmap; the page must not be used afterwards."""
+        self._words.release()
+        self._bytes.release()
+        self._map.close()
+        self._file.close()
+
+    # What workers read: one load from the map each.
+
+    def generation(self) -> int:
+        """Give the generation of the last publish, 0 if nothing ever was."""
+        return self._words[_GENERATION]
+
+    def is_alive(self, monotonic_ns: int) -> bool:
+        """Tell whether a flusher beat within the last 1.5 s; a beat from the future is stale."""
+        return 0 <= monotonic_ns - self._words[_BEAT] <= BEAT_STALE_NS
+
+    def is_leaving(self) -> bool:
+        """Tell whether there is no flusher, or one that has said that it is about to leave."""
+        return self._words[_BEAT] == 0
+
+    def started_ns(self) -> int:
+        """Give the monotonic time of the last flusher's first beat."""
+        return self._words[_STARTED]
+
+    def heartbeat_ns(self) -> int:
+        """Give the monotonic time of the last beat, 0 when a flusher left."""
+        return self._words[_BEAT]
+
+    def flusher_pid(self) -> int:
+        """Give the flusher's process id, for people."""
+        return self._words[_PID]
+
+    def flusher_version(self) -> int:
+        """Give the flusher's packed version."""
+        return self._words[_VERSION]
+
+    def successor(self) -> int:
+        """Give the packed version of a candidate that waits to take over."""
+        return self._words[_SUCCESSOR]
+
+    def spool_bytes(self) -> int:
+        """Give the allocated bytes of the spool, as of the flusher's last tick."""
+        return self._words[_BYTES]
+
+    def pressure(self) -> int:
+        """Give 0 (fine), 1 (near the quota) or 2 (refuse)."""
+        return self._words[_PRESSURE]
+
+    def paused_until_s(self) -> int:
+        """Give the wall-clock second until which the flusher leaves a refusing target alone."""
+        return self._words[_PAUSED]
+
+    def last_error(self) -> str:
+        """Give the flusher's last error, in a sentence."""
+        raw = bytes(self._bytes[_ERROR_AT : _ERROR_AT + _ERROR_BYTES])
+        return raw.rstrip(b"\0").decode("utf-8", "replace")
+
+    def tallies(self) -> dict[str, int]:
+        """Give what the flusher counted, by name."""
+        return {t.name.lower(): self._words[_TALLIES_AT // 8 + t] for t in Tally}
+
+    def drops(self) -> dict[str, int]:
+        """Give what was given up, by reason."""
+        return {d.name.lower(): self._words[_DROPS_AT // 8 + d] for d in Drop}
+
+    # What is written.
+
+    def add_drops(self, directory: File, counts: Mapping[Drop, int]) -> bool:
+        """Add to the drop counters under the page's lock.
+
+        Returns:
+            False if the lock was held by others for 50 ms, or the page cannot be written: the caller
+            keeps the counts and tries again.
+        """
+        try:
+            # A descriptor of its own: a flock belongs to the open file, and threads share this one's.
+            private = open_file(directory, _NAME, os.O_RDWR, links_max=2)
+        except OSError:
+            return False
+        try:
+            if private.identity != self._file.identity or not private.lock(LOCK_DEADLINE_S):
+                return False
+            for drop, count in counts.items():
+                offset = _DROPS_AT + 8 * drop
+                os.pwrite(private.fd, _pack(self._words[offset // 8] + count), offset)
+        except OSError:
+            return False
+        finally:
+            private.close()  # the lock goes with its open file
+        return True
+
+    def add_tallies(self, counts: Mapping[Tally, int]) -> None:
+        """Add to the flusher's counters; for its main thread only."""
+        for tally, count in counts.items():
+            offset = _TALLIES_AT + 8 * tally
+            self._write(offset, self._words[offset // 8] + count)
+
+    def set_generation(self, generation: int) -> None:
+        """Tell every process that a new snapshot can be read."""
+        self._write(8 * _GENERATION, generation)
+
+    def beat(self, monotonic_ns: int) -> None:
+        """Say that the flusher lives; 0 says that it is about to leave."""
+        self._write(8 * _BEAT, monotonic_ns)
+
+    def take_over(self, monotonic_ns: int, pid: int, version: int) -> None:
+        """Write down who the flusher is now; the first beat comes last."""
+        self._write(8 * _PID, pid)
+        self._write(8 * _VERSION, version)
+        self._write(8 * _STARTED, monotonic_ns)
+        self.beat(monotonic_ns)
+
+    def set_successor(self, version: int) -> None:
+        """Ask the flusher to leave in favour of a higher version; 0 takes it back."""
+        self._write(8 * _SUCCESSOR, version)
+
+    def set_spool(self, allocated_bytes: int, pressure: int) -> None:
+        """Publish the spool's usage and what workers should do about it."""
+        self._write(8 * _BYTES, allocated_bytes)
+        self._write(8 * _PRESSURE, pressure)
+
+    def set_paused(self, until_unix_s: int) -> None:
+        """Show until when a refusing target is left alone; 0 for none."""
+        self._write(8 * _PAUSED, until_unix_s)
+
+    def set_last_error(self, message: str) -> None:
+        """Show the last error, cut to 256 bytes of UTF-8."""
+        raw = message.encode("utf-8", "replace")[:_ERROR_BYTES]
+        os.pwrite(self._file.fd, raw.ljust(_ERROR_BYTES, b"\0"), _ERROR_AT)
+
+    def _write(self, offset: int, value: int) -> None:
+        os.pwrite(self._file.fd, _pack(value), offset)
+
+
+def pack_version(version: str) -> int:
+    """Give a number that orders versions: ``1.2.3`` and ``1.2.3rc1`` alike as 1, 2, 3."""
+    numbers: list[int] = []
+    for part in version.split(".")[:3]:
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        numbers.append(min(int(digits or 0), (1 << 20) - 1))
+    numbers += [0, 0, 0]
+    major, minor, patch = numbers[:3]
+    return major << 40 | minor << 20 | patch
+
+
+def unpack_version(packed: int) -> str:
+    """Give the text of a packed version, for people."""
+    return f"{packed >> 40}.{packed >> 20 & 0xFFFFF}.{packed & 0xFFFFF}"
+
+
+def _pack(value: int) -> bytes:
+    return _U64.pack(value & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def _is_page(file: File) -> bool:
+    head = os.pread(file.fd, 16, 0)
+    return file.size() >= PAGE_BYTES and head == _MAGIC + _U64.pack(_LAYOUT)
+
+
+def _make(directory: File) -> None:
+    """Make a page aside and link it into place; losing the race is success."""
+    aside = f"{_NAME}.{os.getpid()}.{secrets.token_hex(4)}"
+    file = open_file(directory, aside, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        page = (_MAGIC + _U64.pack(_LAYOUT)).ljust(PAGE_BYTES, b"\0")
+        if os.write(file.fd, page) != PAGE_BYTES:
+            raise OSError(28, "no space left for the control page")
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, _NAME, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+    finally:
+        os.unlink(aside, dir_fd=directory.fd)
+        file.close()
+
+
+def _set_aside(directory: File) -> None:
+    """Move what is no page out of the way; it may be somebody's evidence."""
+    with contextlib.suppress(FileNotFoundError):
+        aside = f"{_NAME}.damaged.{time.time_ns()}"
+        os.rename(_NAME, aside, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+
+
+assert sys.byteorder == "little", "the page is read as native words"

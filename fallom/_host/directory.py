@@ -1,0 +1,170 @@
+"""The state directory: where everything that outlives a call is, and how the place is chosen.
+
+The first of these that can be made safe: what the user said; systemd's ``$STATE_DIRECTORY``; the
+user's state directory; ``/var/tmp/fallom-<uid>``, which survives a reboot; the temp directory;
+``/dev/shm``, whose room is small. An explicit choice that cannot be used is an error, a default is
+passed over. Network file systems are never used: their locks and maps do not hold what we need.
+
+Inside, a directory a layout version and namespace (``Settings.namespace``): applications with different
+accounts never mix, and the account cannot be read from the name.
+
+    <base>/v1/<namespace>/ control  leader.lock  spawn.lock  flusher.log  snapshot/  spool/  dead/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+
+from fallom._core.errors import StateDirectoryError
+from fallom._host.files import File, make_directory, open_directory, open_subdirectory
+
+__all__ = ["StateDirectory", "find_state_directory"]
+
+_LAYOUT = "v1"
+SHM_SPOOL_BYTES_MAX = 16 << 20  # /dev/shm is 64 MiB in a container by default
+
+# From statfs(2) and the kernels' mount tables: locks or shared maps of these are not to be trusted.
+_NETWORK_FILESYSTEMS = frozenset(
+    "nfs nfs4 cifs smb3 smbfs smb2 9p afs ceph glusterfs lustre ncpfs gfs gfs2 ocfs2 beegfs pvfs2 "
+    "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.rclone fuse.gcsfuse fuse.davfs davfs "
+    "acfs orangefs".split()
+)
+
+
+class StateDirectory:
+    """The namespace's directory, open, with the uid that it was made for."""
+
+    __slots__ = ("base", "dead", "euid", "is_shm", "path", "root", "snapshot_path", "spool")
+
+    def __init__(self, base: str, namespace: str) -> None:
+        """Open everything below ``base``, making what is missing.
+
+        Raises:
+            StateDirectoryError: It cannot be made safe.
+        """
+        self.base = base
+        self.euid = os.geteuid()
+        self.is_shm = base.startswith("/dev/shm/")
+        with contextlib.ExitStack() as opened:
+            top = _closing(opened, open_directory(base))
+            layout = _closing(opened, open_subdirectory(top, _LAYOUT))
+            self.root = open_subdirectory(layout, namespace)
+        try:
+            self.spool = open_subdirectory(self.root, "spool")
+            self.dead = open_subdirectory(self.root, "dead")
+            open_subdirectory(self.root, "snapshot").close()
+        except BaseException:
+            self.root.close()
+            raise
+        self.path = f"{base}/{_LAYOUT}/{namespace}"
+        self.snapshot_path = f"{self.path}/snapshot"
+
+    def is_intact(self) -> bool:
+        """Tell whether our descriptors are still the directories and the name leads to them."""
+        if not (self.root.is_intact() and self.spool.is_intact()):
+            return False
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self.root.identity
+
+    def close(self) -> None:
+        """Close the descriptors; never raises."""
+        for directory in (self.spool, self.dead, self.root):
+            directory.close()
+
+
+def find_state_directory(
+    explicit: str | None, namespace: str, environ: Mapping[str, str]
+) -> StateDirectory:
+    """Open the first state directory that can be made safe.
+
+    Args:
+        explicit: What the user said, as an absolute path, or None.
+        namespace: ``Settings.namespace``.
+        environ: The environment.
+
+    Raises:
+        StateDirectoryError: The explicit one, or none at all, can be used.
+    """
+    if explicit is not None:
+        return _open(explicit, namespace)
+    problems: list[str] = []
+    for base in _defaults(environ, os.geteuid()):
+        try:
+            return _open(base, namespace)
+        except OSError as error:
+            problems.append(str(error))
+    raise StateDirectoryError(
+        "no state directory can be used, so nothing can be recorded; name one that this user can "
+        f"write to by state_dir= or FALLOM_STATE_DIR. Tried: {' '.join(problems)}",
+        "state_dir",
+    )
+
+
+def _open(base: str, namespace: str) -> StateDirectory:
+    filesystem = filesystem_of(base)
+    if filesystem in _NETWORK_FILESYSTEMS:
+        raise StateDirectoryError(
+            f"state directory {base!r} is on a network file system ({filesystem}), where locks and "
+            "shared maps cannot be relied on; name a directory on a local disk by state_dir= or "
+            "FALLOM_STATE_DIR.",
+            "state_dir",
+        )
+    make_directory(base)
+    return StateDirectory(base, namespace)
+
+
+def _defaults(environ: Mapping[str, str], euid: int) -> Iterator[str]:
+    systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if os.path.isabs(systemd):
+        yield os.path.join(systemd, "fallom")
+    yield from _user_state(environ, euid)
+    yield f"/var/tmp/fallom-{euid}"
+    with contextlib.suppress(OSError):  # no usable temp directory at all
+        yield os.path.join(tempfile.gettempdir(), f"fallom-{euid}")
+    yield f"/dev/shm/fallom-{euid}"
+
+
+def _user_state(environ: Mapping[str, str], euid: int) -> Iterator[str]:
+    """Give the user's state directory, unless HOME is missing, relative, or somebody else's.
+
+    Under sudo, or when a server drops its user, HOME is often that of another user; and a user without
+    a passwd entry has none.
+    """
+    import platformdirs  # only once a process, at the first use
+
+    home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~")
+    try:
+        is_ours = os.path.isabs(home) and os.stat(home).st_uid == euid
+    except OSError:
+        is_ours = False
+    if is_ours:
+        yield platformdirs.user_state_dir("fallom", appauthor=False)
+
+
+def filesystem_of(path: str) -> str:
+    """Give the type of the file system that holds ``path``, "" where the system does not tell."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+            lines = table.read().splitlines()
+    except OSError:
+        return ""
+    real = os.path.realpath(path)
+    best, found = -1, ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = fields.split()[4].encode().decode("unicode_escape")  # "\\040" is a space
+        within = real == point or real.startswith(point.rstrip("/") + "/")
+        if within and len(point) >= best:  # the later of two mounts on one point is the visible one
+            best, found = len(point), rest.split()[0]
+    return found
+
+
+def _closing(stack: contextlib.ExitStack, directory: File) -> File:
+    stack.callback(directory.close)
+    return directory
