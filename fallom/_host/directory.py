@@ -5,8 +5,8 @@ user's state directory; ``/var/tmp/fallom-<uid>``, which survives a reboot; the 
 ``/dev/shm``, whose room is small. An explicit choice that cannot be used is an error, a default is
 passed over. Network file systems are never used: their locks and maps do not hold what we need.
 
-Inside, a directory a layout version and namespace (``Settings.namespace``): applications with different
-accounts never mix, and the account cannot be read from the name.
+Inside, one directory a layout version and namespace (``Settings.namespace``): applications with
+different accounts never mix, and the account cannot be read from the name.
 
     <base>/v1/<namespace>/ control  leader.lock  spawn.lock  flusher.log  snapshot/  spool/  dead/
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 
 from fallom._core.errors import StateDirectoryError
@@ -39,7 +38,7 @@ class StateDirectory:
 
     __slots__ = ("base", "dead", "euid", "is_shm", "path", "root", "snapshot_path", "spool")
 
-    def __init__(self, base: str, namespace: str) -> None:
+    def __init__(self, base: str, namespace: str, follow: bool = True) -> None:
         """Open everything below ``base``, making what is missing.
 
         Raises:
@@ -49,7 +48,7 @@ class StateDirectory:
         self.euid = os.geteuid()
         self.is_shm = base.startswith("/dev/shm/")
         with contextlib.ExitStack() as opened:
-            top = _closing(opened, open_directory(base))
+            top = _closing(opened, open_directory(base, follow=follow))
             layout = _closing(opened, open_subdirectory(top, _LAYOUT))
             self.root = open_subdirectory(layout, namespace)
         try:
@@ -92,11 +91,11 @@ def find_state_directory(
         StateDirectoryError: The explicit one, or none at all, can be used.
     """
     if explicit is not None:
-        return _open(explicit, namespace)
+        return _open(explicit, namespace, follow=True)
     problems: list[str] = []
     for base in _defaults(environ, os.geteuid()):
         try:
-            return _open(base, namespace)
+            return _open(base, namespace, follow=False)
         except OSError as error:
             problems.append(str(error))
     raise StateDirectoryError(
@@ -106,7 +105,8 @@ def find_state_directory(
     )
 
 
-def _open(base: str, namespace: str) -> StateDirectory:
+def _open(base: str, namespace: str, follow: bool) -> StateDirectory:
+    """Open the one below ``base``; a link in its place is only followed if the user named it."""
     filesystem = filesystem_of(base)
     if filesystem in _NETWORK_FILESYSTEMS:
         raise StateDirectoryError(
@@ -116,7 +116,7 @@ def _open(base: str, namespace: str) -> StateDirectory:
             "state_dir",
         )
     make_directory(base)
-    return StateDirectory(base, namespace)
+    return StateDirectory(base, namespace, follow)
 
 
 def _defaults(environ: Mapping[str, str], euid: int) -> Iterator[str]:
@@ -126,6 +126,8 @@ def _defaults(environ: Mapping[str, str], euid: int) -> Iterator[str]:
     yield from _user_state(environ, euid)
     yield f"/var/tmp/fallom-{euid}"
     with contextlib.suppress(OSError):  # no usable temp directory at all
+        import tempfile  # seldom reached, and it loads shutil and random
+
         yield os.path.join(tempfile.gettempdir(), f"fallom-{euid}")
     yield f"/dev/shm/fallom-{euid}"
 
@@ -133,8 +135,8 @@ def _defaults(environ: Mapping[str, str], euid: int) -> Iterator[str]:
 def _user_state(environ: Mapping[str, str], euid: int) -> Iterator[str]:
     """Give the user's state directory, unless HOME is missing, relative, or somebody else's.
 
-    Under sudo, or when a server drops its user, HOME is often that of another user; and a user without
-    a passwd entry has none.
+    Under sudo, or when a server drops its user, HOME is often that of another user; and a user
+    without a passwd entry has none.
     """
     import platformdirs  # only once a process, at the first use
 

@@ -20,7 +20,14 @@ import time
 
 from fallom._core.errors import StateDirectoryError
 
-__all__ = ["File", "UnsafeFileError", "make_directory", "open_directory", "open_file"]
+__all__ = [
+    "File",
+    "UnsafeFileError",
+    "make_directory",
+    "open_directory",
+    "open_file",
+    "open_subdirectory",
+]
 
 _BASE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 DIRECTORY_MODE = 0o700
@@ -149,14 +156,14 @@ def make_directory(path: str) -> None:
         ) from None
 
 
-def open_directory(path: str, parent: File | None = None) -> File:
-    """Open a directory that only we can write to.
+def open_directory(path: str, parent: File | None = None, follow: bool = False) -> File:
+    """Open a directory that only we can write to; a symbolic link only if ``follow``.
 
     Raises:
         StateDirectoryError: It is no directory, another user's, or writable by others.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    flags |= os.O_NOFOLLOW if parent is not None else 0
+    flags |= 0 if follow else os.O_NOFOLLOW
     shown = f"{parent.name}/{path}" if parent is not None else path
     try:
         fd = os.open(path, flags, dir_fd=parent.fd if parent is not None else None)
