@@ -1,0 +1,147 @@
+"""Assignment: which variant a session gets. A pure function of the session id and the config.
+
+It must be the same in every process, host and language, so the rule is fixed to the bit:
+``bucket = first four bytes of md5(session id), big-endian, modulo 1,000,000``; variants are walked
+with ``cumulative += float(weight) * 10000`` until ``bucket < cumulative``; if nobody is reached, the
+last variant has it. Neither key nor version is hashed: a session has one bucket for all configs.
+
+A walk costs one md5 and one bisection, because ``bucket < cumulative`` for whole buckets is the same
+as ``bucket < ceil(cumulative)``, and these integers are made once per config.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import md5
+from typing import Any, NamedTuple
+
+from fallom._core.targeting import INDIVIDUAL, CompiledTargeting, find_target
+
+__all__ = [
+    "BUCKETS",
+    "Assignment",
+    "CompiledConfig",
+    "CompiledTest",
+    "PromptVariant",
+    "bucket_of",
+    "choose",
+    "choose_prompt",
+    "compile_thresholds",
+    "explain",
+]
+
+BUCKETS = 1_000_000  # a weight is a percentage, so 0.01 % is 100 buckets
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledConfig:
+    """One version of a config, ready to be walked."""
+
+    key: str
+    version: int
+    models: tuple[str, ...]
+    thresholds: tuple[int, ...]  # of ``compile_thresholds``, one a model
+    targeting: CompiledTargeting | None = None
+
+
+class PromptVariant(NamedTuple):
+    """One arm of a prompt A/B test."""
+
+    prompt_key: str
+    prompt_version: int | None  # None for the prompt's current version
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTest:
+    """A prompt A/B test, ready to be walked."""
+
+    key: str
+    version: int
+    variants: tuple[PromptVariant, ...]
+    thresholds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who got what, and why.
+
+    Attributes:
+        model: The model of the variant.
+        index: Of the variant, from 0.
+        bucket: Of the session, 0 to 999,999; also where targeting decided.
+        reason: "individual_target", "rule:0" (the number of the rule) or "weight".
+    """
+
+    model: str
+    index: int
+    bucket: int
+    reason: str
+
+
+def bucket_of(session_id: str) -> int:
+    """Give the bucket of a session, 0 to 999,999."""
+    try:
+        raw = session_id.encode()
+    except UnicodeEncodeError:  # lone surrogates; no well-formed id is spelled by these bytes
+        raw = session_id.encode("utf-8", "surrogatepass")
+    return int.from_bytes(md5(raw, usedforsecurity=False).digest()[:4], "big") % BUCKETS
+
+
+def compile_thresholds(weights: Iterable[float]) -> tuple[int, ...]:
+    """Give for each variant the lowest bucket that is beyond it.
+
+    The sums are accumulated as floats, in order, because the rule does so and its rounding decides
+    who gets the bucket at an edge. They never fall, which bisection needs: a negative weight makes
+    its variant unreachable, as in the walk. The last variant has whatever is left.
+    """
+    thresholds: list[int] = []
+    cumulative = 0.0
+    reached = 0
+    for weight in weights:
+        cumulative += float(weight) * 10000
+        if cumulative > reached:  # False for NaN, as every comparison of the walk would be
+            reached = math.ceil(cumulative) if cumulative < BUCKETS else BUCKETS
+        thresholds.append(reached)
+    if thresholds:
+        thresholds[-1] = BUCKETS
+    return tuple(thresholds)
+
+
+def choose(
+    config: CompiledConfig,
+    session_id: str,
+    customer_id: str | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> int:
+    """Give the index of the variant that a session gets. Never raises for text session ids."""
+    if config.targeting is not None:
+        target = find_target(config.targeting, customer_id, context)
+        if target is not None and 0 <= target[1] < len(config.models):
+            return target[1]
+    return bisect_right(config.thresholds, bucket_of(session_id))
+
+
+def explain(
+    config: CompiledConfig,
+    session_id: str,
+    customer_id: str | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Assignment:
+    """Give what ``choose`` gives, with the bucket and the reason."""
+    bucket = bucket_of(session_id)
+    if config.targeting is not None:
+        target = find_target(config.targeting, customer_id, context)
+        if target is not None and 0 <= target[1] < len(config.models):
+            rule, index = target
+            reason = "individual_target" if rule == INDIVIDUAL else f"rule:{rule}"
+            return Assignment(config.models[index], index, bucket, reason)
+    index = bisect_right(config.thresholds, bucket)
+    return Assignment(config.models[index], index, bucket, "weight")
+
+
+def choose_prompt(test: CompiledTest, session_id: str) -> int:
+    """Give the index of the variant of a prompt A/B test that a session gets."""
+    return bisect_right(test.thresholds, bucket_of(session_id))

@@ -1,0 +1,70 @@
+"""Templates of prompts: ``{{ name }}`` is replaced once, in one pass.
+
+A name is one word in the sense of Unicode; white space may stand around it. A name that is not given
+leaves its placeholder as it stands, spaces included. An inserted value is never looked at again, so a
+value cannot smuggle in a placeholder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CompiledPrompt", "CompiledTemplate", "compile_template"]
+
+_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTemplate:
+    """A template that was split once.
+
+    Attributes:
+        text: The template as it was written.
+        pieces: Literal, placeholder, literal, ... ; joined they are ``text``.
+        names: The variable of each placeholder, in order.
+    """
+
+    text: str
+    pieces: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def render(self, variables: Mapping[str, Any] | None) -> str:
+        """Give the text with the variables in it; values by ``str``, None as "None".
+
+        A value whose ``str`` raises counts as not given.
+        """
+        if not variables or not self.names:
+            return self.text
+        pieces = list(self.pieces)
+        for number, name in enumerate(self.names):
+            with contextlib.suppress(Exception):  # of ``__str__`` of the caller's own object
+                if name in variables:
+                    pieces[2 * number + 1] = str(variables[name])
+        return "".join(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPrompt:
+    """One version of a prompt, ready to be rendered."""
+
+    key: str
+    version: int
+    system: CompiledTemplate
+    user: CompiledTemplate
+
+
+def compile_template(text: str) -> CompiledTemplate:
+    """Split a template into literals and placeholders."""
+    pieces: list[str] = []
+    names: list[str] = []
+    end = 0
+    for found in _PLACEHOLDER.finditer(text):
+        pieces += [text[end : found.start()], found.group()]
+        names.append(found.group(1))
+        end = found.end()
+    pieces.append(text[end:])
+    return CompiledTemplate(text, tuple(pieces), tuple(names))
