@@ -1,0 +1,247 @@
+"""One observed call: from its start to exactly one span, whatever happens between.
+
+A ``Call`` is told what happens (a piece of a stream, a whole answer, an error, a close) and hands
+what it is told to a ``Reader``, which knows the API. It records one span, at the first of: the
+answer, the stream's end, an error, a close, and at the latest when nothing refers to it any more
+(a stream that was dropped). No method raises an ``Exception``: what goes wrong here costs the span
+and is counted; ``BaseException`` passes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from fallom._core.span import (
+    AttributeValue,
+    Span,
+    SpanKind,
+    SpanStatus,
+    Tracing,
+    new_span_id,
+    new_trace_id,
+)
+from fallom.integrations import _attributes as names
+from fallom.integrations._content import Room, clean
+
+__all__ = ["Call", "Reader", "error_type_of", "give_up"]
+
+_logger = logging.getLogger("fallom")
+
+
+class Reader(Protocol):
+    """What one API's requests and answers mean. One object reads one call."""
+
+    operation: str
+    model: str
+    has_text: bool  # whether bytes of an answer's body may be looked at: not those of sound
+    failure: str  # an error that the answer itself tells of, else empty
+
+    def request(self) -> dict[str, AttributeValue]:
+        """Give the request's attributes; with content only if it is captured."""
+
+    def piece(self, piece: Any) -> None:
+        """Take one event of a stream, an object of the client library or decoded JSON."""
+
+    def whole(self, answer: Any) -> None:
+        """Take a whole answer, an object of the client library or decoded JSON."""
+
+    def answer(self, is_stream: bool) -> dict[str, AttributeValue]:
+        """Give the answer's attributes; of a stream that ended early, those of its part."""
+
+
+class Decoder(Protocol):
+    """Makes JSON of a body's bytes."""
+
+    def feed(self, chunk: bytes) -> Iterable[Any]:
+        """Take bytes and give the events that they complete."""
+
+    def rest(self) -> Any:
+        """Give the body as one JSON value, None if there is none."""
+
+
+def give_up(tracing: Tracing, reason: str, error: BaseException) -> None:
+    """Have ``error`` counted; a ``Tracing`` that cannot even do that has its error logged."""
+    try:
+        tracing.gave_up(reason, error)
+    except Exception:  # named edge guard: there is nobody left to tell
+        _logger.debug("tracing could not count what it gave up (%s)", reason, exc_info=True)
+
+
+def error_type_of(error: BaseException) -> str:
+    """Give the provider's code of an error, else its class; never its message: it may be content."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    told = inner.get("type") if isinstance(inner, Mapping) else None
+    for code in (getattr(error, "code", None), told):
+        if isinstance(code, str) and code and len(code) <= 128:
+            return clean(code)
+    return type(error).__name__
+
+
+class Call:
+    """One call in flight. Thread-safe in what matters: it is recorded once."""
+
+    __slots__ = (
+        "_attributes",
+        "_first_ns",
+        "_name",
+        "_once",
+        "_parent",
+        "_reader",
+        "_start_ns",
+        "_start_unix_ns",
+        "_tracing",
+        "attempts",
+        "is_advancing",
+    )
+
+    def __init__(
+        self,
+        tracing: Tracing,
+        reader: Reader,
+        attributes: Mapping[str, AttributeValue],
+    ) -> None:
+        """Begin a call. Unlike the methods this may raise: the caller guards it.
+
+        Args:
+            tracing: Where the span goes.
+            reader: Reads this call.
+            attributes: What the client says of itself (provider, server).
+        """
+        self._once = threading.Lock()
+        self._once.acquire()  # until all is known: an object that is half made records nothing
+        self._tracing = tracing
+        self._reader = reader
+        self._parent = tracing.parent()
+        self._attributes: dict[str, AttributeValue] = {names.OPERATION: reader.operation}
+        self._attributes.update(attributes)
+        self._attributes.update(reader.request())
+        self._attributes.update(tracing.call_attributes())
+        self._name = f"{reader.operation} {reader.model}".rstrip()
+        self._first_ns = 0
+        self.attempts = 0  # HTTP requests of the client library, counted as they are made
+        self.is_advancing = False  # whether a stream is being read through its own iterator
+        self._start_unix_ns = time.time_ns()
+        self._start_ns = time.perf_counter_ns()
+        self._once.release()
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether bytes that the caller reads past the client library's objects can be understood."""
+        return self._reader.has_text and not self.is_advancing and not self._once.locked()
+
+    def piece(self, piece: Any) -> None:
+        """Take one event of a stream, before the caller gets it."""
+        if self._once.locked():
+            return
+        if not self._first_ns:
+            self._first_ns = time.perf_counter_ns()
+        self._guarded(self._reader.piece, piece)
+
+    def hides(self, is_hidden: Callable[[Any], bool], piece: Any) -> bool:
+        """Say whether the caller must not get a piece; it gets it where that cannot be told."""
+        try:
+            return is_hidden(piece)
+        except Exception as error:  # noqa: BLE001  # named edge guard
+            give_up(self._tracing, "integration", error)
+            return False
+
+    def answered(self, answer: Any) -> None:
+        """Take a whole answer, and record the span."""
+        if self._once.acquire(blocking=False):
+            self._guarded(self._record_answer, answer)
+
+    def bytes_seen(self, chunk: bytes, decoder: Decoder) -> None:
+        """Take bytes that the caller reads past the client library's objects."""
+        self._guarded(self._take_bytes, (chunk, decoder))
+
+    def body_ended(self, decoder: Decoder) -> None:
+        """Take the end of a response's body, and record the span."""
+        if self._once.acquire(blocking=False):
+            self._guarded(self._record_body, decoder)
+
+    def failed(self, error: BaseException) -> None:
+        """Take the error that the caller is about to see, and record the span."""
+        if self._once.acquire(blocking=False):
+            self._guarded(self._record, error)
+
+    def ended(self) -> None:
+        """Take the end of a stream, complete or not, and record the span."""
+        if self._once.acquire(blocking=False):
+            self._guarded(self._record, None)
+
+    def abandon(self, error: BaseException) -> None:
+        """Give the span up because of an error of our own, which is counted."""
+        self._once.acquire(blocking=False)
+        give_up(self._tracing, "integration", error)
+
+    def note(self, name: str, value: Any) -> None:
+        """Put text on the span that only the response's envelope knows, such as the request id."""
+        if isinstance(value, str) and value:
+            self._attributes[name] = clean(value)[:256]
+
+    def __del__(self) -> None:
+        # A stream that was dropped without being closed, or read to its end, ends here.
+        once = getattr(self, "_once", None)  # missing if the constructor itself failed
+        if once is not None and once.acquire(blocking=False):
+            self._guarded(self._record, None)
+
+    def _guarded(self, step: Callable[[Any], None], argument: Any) -> None:
+        try:
+            step(argument)
+        except Exception as error:  # noqa: BLE001  # named edge guard: costs the span, not the call
+            self.abandon(error)
+
+    def _take_bytes(self, chunk_and_decoder: tuple[bytes, Decoder]) -> None:
+        chunk, decoder = chunk_and_decoder
+        for event in decoder.feed(chunk):
+            self.piece(event)
+
+    def _record_body(self, decoder: Decoder) -> None:
+        whole = decoder.rest()
+        if whole is None:
+            self._record(None)
+        else:
+            self._record_answer(whole)
+
+    def _record_answer(self, answer: Any) -> None:
+        self._reader.whole(answer)
+        self._record(None, is_stream=False)
+
+    def _record(self, error: BaseException | None, is_stream: bool = True) -> None:
+        attributes = self._attributes
+        message = ""
+        if error is None or self._first_ns:
+            attributes.update(self._reader.answer(is_stream))
+        if self._first_ns:
+            seconds = (self._first_ns - self._start_ns) / 1e9
+            attributes[names.TIME_TO_FIRST_CHUNK] = seconds
+        if self.attempts > 1:
+            attributes[names.RETRIES] = self.attempts - 1
+        failure = self._reader.failure if error is None else error_type_of(error)
+        if error is not None and self._tracing.content_captured:
+            message = Room().text(str(error))  # providers echo the prompt in it
+        if failure:
+            attributes[names.ERROR_TYPE] = failure
+        if error is not None:
+            self.note(names.REQUEST_ID, getattr(error, "request_id", None))
+        trace_id, parent_span_id = self._parent or (new_trace_id(), b"")
+        end_unix_ns = self._start_unix_ns + time.perf_counter_ns() - self._start_ns
+        self._tracing.record(
+            Span(
+                trace_id=trace_id,
+                span_id=new_span_id(),
+                parent_span_id=parent_span_id,
+                name=self._name,
+                kind=SpanKind.CLIENT,
+                start_unix_ns=self._start_unix_ns,
+                end_unix_ns=end_unix_ns,
+                status=SpanStatus.ERROR if failure else SpanStatus.UNSET,
+                status_message=message,
+                attributes=attributes,
+            )
+        )

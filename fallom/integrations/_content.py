@@ -1,0 +1,202 @@
+"""What content may become on a span: bounded, plain JSON, whatever the caller's objects are.
+
+Prompts hold anything: pydantic models, generators that must not be consumed, files, base64 of
+megabytes, cycles, half a surrogate pair. Here each becomes JSON that every backend can read, never
+more than the limits below, and never raises. Nothing here is called when content is not captured.
+
+A message has 64 Ki characters of text in all its parts together; a content attribute 256 KiB of
+UTF-8. Four such attributes stay below the 1 MiB that one frame of the spool holds. What was cut
+says so: ``[cut: 1234 characters]``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+__all__ = ["Part", "Room", "clean", "encode_messages", "encode_parts", "field", "items"]
+
+Part: TypeAlias = "dict[str, Any]"
+
+MESSAGE_CHARACTERS_MAX = 64 * 1024
+ATTRIBUTE_BYTES_MAX = 256 * 1024
+_NODES_MAX = 5_000  # values in one message: what a person reads, and a bound for cycles of lists
+_DEPTH_MAX = 16  # JSON as people write it stays below; a cycle ends here
+_SCANNED_MAX = (
+    16 * MESSAGE_CHARACTERS_MAX
+)  # of a longer text only so much is searched for data URLs
+_BASE64_MIN = 1024  # a text that looks like base64 from this length on is taken to be a file
+
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?;base64,[\w+/=%-]*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\r\n]+")
+_ABSENT = ("NotGiven", "Omit")  # the client libraries' words for "not said", by name: no import
+
+
+def field(source: Any, name: str) -> Any:
+    """Give ``source[name]`` of a mapping, or ``source.name``; None if it is not there or not said."""
+    if isinstance(source, dict):  # asked first: Mapping's own check is ten times slower
+        value = source.get(name)
+    else:
+        value = getattr(source, name, None)
+        if value is None and isinstance(source, Mapping):
+            value = source.get(name)
+    return None if type(value).__name__ in _ABSENT else value
+
+
+def items(source: Any) -> Sequence[Any]:
+    """Give ``source`` if it is a list or tuple, else nothing: an iterator is for its owner."""
+    return source if isinstance(source, (list, tuple)) else ()
+
+
+def clean(text: str) -> str:
+    """Give ``text`` as an exact ``str`` that UTF-8 can carry (lone surrogates become ``?``)."""
+    text = str.__str__(text)  # an enum that is a str prints its name elsewhere
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+class Room:
+    """What is left of one message's limits. A text is cut where they end."""
+
+    __slots__ = ("_characters", "_nodes")
+
+    def __init__(self) -> None:
+        self._characters = MESSAGE_CHARACTERS_MAX
+        self._nodes = _NODES_MAX
+
+    def text(self, value: Any) -> str:
+        """Give a text, without data URLs, cut to what is left of the room."""
+        if not isinstance(value, str):
+            return json.dumps(self.plain(value), ensure_ascii=False)
+        whole = str.__str__(value)
+        shown = whole[:_SCANNED_MAX]
+        if "base64," in shown:
+            shown = _DATA_URL.sub(_data_url_marker, shown)
+        cut = len(whole) - min(len(whole), _SCANNED_MAX)
+        if len(shown) > self._characters:
+            cut += len(shown) - self._characters
+            shown = shown[: self._characters]
+        self._characters -= len(shown)
+        return clean(f"{shown}[cut: {cut} characters]" if cut else shown)
+
+    def plain(self, value: Any, depth: int = 0) -> Any:  # noqa: PLR0911  # a case a line
+        """Give ``value`` as JSON can hold it. What it cannot hold is named by its type."""
+        self._nodes -= 1
+        if self._nodes < 0 or depth > _DEPTH_MAX:
+            return "[cut]"
+        if value is None or isinstance(value, (bool, int)):
+            return value
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else str(float(value))
+        if isinstance(value, str):
+            return _base64_marker(value) or self.text(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return f"[bytes: {len(value)}]"
+        if isinstance(value, os.PathLike):
+            return self.text(str(os.fspath(value)))
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return self._list(value, depth)
+        if hasattr(type(value), "model_fields") or hasattr(type(value), "__dataclass_fields__"):
+            return self._mapping(_fields(value), depth)
+        return f"[{type(value).__name__}]"
+
+    def arguments(self, value: Any) -> Any:
+        """Give a tool call's arguments, decoded where they are JSON, as the convention has them."""
+        if isinstance(value, str) and len(value) <= self._characters:
+            try:
+                return self.plain(json.loads(value))
+            except (ValueError, RecursionError):
+                return self.text(value)  # a stream that was closed early leaves half of them
+        return self.plain(value)
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, entry in value.items():
+            if self._nodes < 0:
+                break
+            if type(entry).__name__ not in _ABSENT:
+                found[self.text(name if isinstance(name, str) else str(name))] = self.plain(
+                    entry, depth + 1
+                )
+        return found
+
+    def _list(self, value: Iterable[Any], depth: int) -> list[Any]:
+        found: list[Any] = []
+        for entry in value:
+            if self._nodes < 0:
+                break
+            found.append(self.plain(entry, depth + 1))
+        return found
+
+
+def encode_messages(source: Any, build: Callable[[Any], Part | None]) -> str:
+    """Encode messages as the convention's JSON; where they are too many, the newest are kept.
+
+    Args:
+        source: The caller's messages. Anything but a list or tuple gives an empty one.
+        build: Makes one message.
+    """
+    messages = items(source)
+    kept: list[str] = []
+    left = ATTRIBUTE_BYTES_MAX
+    for index in range(len(messages) - 1, -1, -1):
+        built = build(messages[index])
+        if built is None:
+            continue
+        encoded = _encode(built)
+        left -= len(encoded.encode()) + 1
+        if left < 0:
+            notice = {"type": "text", "content": f"[cut: {index + 1} messages]"}
+            kept.append(_encode({"role": str(built.get("role", "user")), "parts": [notice]}))
+            break
+        kept.append(encoded)
+    return "[" + ",".join(reversed(kept)) + "]"
+
+
+def encode_parts(parts: Sequence[Any]) -> str:
+    """Encode a list of parts (system instructions, tool definitions); the first ones are kept."""
+    kept: list[str] = []
+    left = ATTRIBUTE_BYTES_MAX
+    for index, part in enumerate(parts):
+        encoded = _encode(part)
+        left -= len(encoded.encode()) + 1
+        if left < 0:
+            kept.append(_encode({"type": "text", "content": f"[cut: {len(parts) - index} parts]"}))
+            break
+        kept.append(encoded)
+    return "[" + ",".join(kept) + "]"
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Give the fields of a pydantic model or dataclass, without running their serialisers."""
+    found = dict(getattr(value, "__dict__", {}))
+    found.update(getattr(value, "__pydantic_extra__", None) or {})
+    return {name: entry for name, entry in found.items() if not name.startswith("_")}
+
+
+def _data_url_marker(match: re.Match[str]) -> str:
+    return f"[data URL: {match.group(1) or 'text/plain'}, {len(match.group())} characters]"
+
+
+def _base64_marker(text: str) -> str:
+    """Give a marker for a long text that looks like base64, else nothing.
+
+    Only the beginning is looked at. A long word of letters alone is taken for one too: it would
+    have told a reader nothing.
+    """
+    if len(text) >= _BASE64_MIN and _BASE64.fullmatch(text, 0, _BASE64_MIN):
+        return f"[base64: {len(text)} characters]"
+    return ""

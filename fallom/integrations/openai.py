@@ -1,0 +1,110 @@
+"""``wrap_openai``: OpenAI's client, and every client with its class (Azure, OpenRouter, proxies).
+
+``openai`` is never imported here: whoever has a client has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fallom._core.span import Tracing
+from fallom.integrations._call import Reader, give_up
+from fallom.integrations._content import field
+from fallom.integrations._openai_chat import ChatReader
+from fallom.integrations._provider import provider_of
+from fallom.integrations._stainless import Change, Dialect, derive
+
+__all__ = ["wrap_openai"]
+
+T = TypeVar("T")
+
+# Azure's API versions are dates; older ones refuse a body with stream_options.
+_AZURE_USAGE_SINCE = "2024-09-01"
+
+
+def wrap_openai(client: T, tracing: Tracing) -> T:
+    """Give a client like ``client`` whose model calls are recorded.
+
+    It has the class and options of ``client`` and shares its HTTP connections; ``client`` itself is
+    not changed. Wrapping a wrapped client gives one span a call, to the last ``tracing``. An object
+    that is no OpenAI client is given back as it is, and counted.
+
+    Streams of chat completions are asked for their token usage (``stream_options``), unless the
+    request says anything about that, or is read as bytes by the caller (``with_raw_response``,
+    ``with_streaming_response``); the additional chunk is not shown to the caller.
+
+    Args:
+        client: An ``OpenAI`` or ``AsyncOpenAI``, or of a class derived from them.
+        tracing: Where the spans go.
+    """
+    library = sys.modules.get("openai")
+    kinds = [getattr(library, name, None) for name in ("OpenAI", "AsyncOpenAI")]
+    for kind in kinds:
+        # By type(): a Mock with a spec says of itself that it is an instance.
+        if isinstance(kind, type) and issubclass(type(client), kind):
+            try:
+                return derive(client, tracing, _DIALECT, is_async=kind is kinds[1])
+            except Exception as error:  # noqa: BLE001  # named edge guard: an untraced client serves
+                give_up(tracing, "unknown_client", error)
+                return client
+    give_up(
+        tracing,
+        "unknown_client",
+        TypeError(
+            f"wrap_openai got an object of {type(client).__module__}.{type(client).__qualname__}; "
+            "it is used without tracing. Pass an openai.OpenAI or openai.AsyncOpenAI client."
+        ),
+    )
+    return client
+
+
+def _provider(client: Any) -> str:
+    default = "azure.ai.openai" if hasattr(client, "_api_version") else "openai"
+    return provider_of(str(client.base_url), default)
+
+
+def _reader(path: str, body: Any, is_stream: bool, content_captured: bool) -> Reader | None:
+    make = _READERS.get(path.partition("?")[0])
+    return None if make is None else make(body, content_captured)
+
+
+def _ask_for_usage(client: Any, path: str, body: Any, options: Mapping[str, Any]) -> Change | None:
+    """Ask for a last chunk with the token counts: without it a stream has none."""
+    if path != "/chat/completions" or not isinstance(body, dict):
+        return None
+    extra = field(options, "extra_json")
+    if isinstance(extra, Mapping) and "stream_options" in extra:
+        return None
+    said = body.get("stream_options", {})
+    if not isinstance(said, Mapping) or "include_usage" in said:
+        return None
+    version = getattr(client, "_api_version", None)
+    if isinstance(version, str) and version[:10] < _AZURE_USAGE_SINCE:
+        return None
+    if _provider(client) == "mistral_ai":  # sends usage unasked and refused the parameter
+        return None
+    changed = {**body, "stream_options": {**said, "include_usage": True}}
+    return Change(changed, _is_usage_chunk, _is_usage_refused)
+
+
+def _is_usage_chunk(chunk: Any) -> bool:
+    if field(chunk, "usage") is None:
+        # The others say "usage": null, which the caller's chunk.to_dict() would not have had.
+        fields_set = getattr(chunk, "model_fields_set", None)
+        if isinstance(fields_set, set):
+            fields_set.discard("usage")
+        return False
+    choices = field(chunk, "choices")
+    return isinstance(choices, list) and not choices
+
+
+def _is_usage_refused(error: BaseException) -> bool:
+    """Say whether a server that is not OpenAI's would not have what we added; it did no work then."""
+    is_refusal = getattr(error, "status_code", None) in (400, 404, 422)
+    return is_refusal and any(word in str(error) for word in ("stream_options", "include_usage"))
+
+
+_READERS: dict[str, Any] = {"/chat/completions": ChatReader}
+_DIALECT = Dialect(_provider, _reader, _ask_for_usage)

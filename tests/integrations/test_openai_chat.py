@@ -1,0 +1,116 @@
+"""Chat completions through the real client: what the caller gets, and the span of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from fake_provider import Provider, Recording, chat_reply
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from fallom._core.span import SpanKind, SpanStatus
+from fallom.integrations.openai import wrap_openai
+
+MESSAGES: Any = [{"role": "user", "content": "Say hello"}]
+
+
+@pytest.fixture
+def bare(provider: Provider) -> Any:
+    provider.always = chat_reply
+    with openai.OpenAI(base_url=f"{provider.url}/v1", api_key="k", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+async def abare(provider: Provider) -> Any:
+    provider.always = chat_reply
+    async with openai.AsyncOpenAI(
+        base_url=f"{provider.url}/v1", api_key="k", max_retries=0
+    ) as client:
+        yield client
+
+
+def create(client: Any, **over: Any) -> Any:
+    return client.chat.completions.create(**{"model": "gpt-4o", "messages": MESSAGES, **over})
+
+
+def test_create_gives_a_completion_and_one_span(
+    bare: Any, provider: Provider, tracing: Recording
+) -> None:
+    completion = create(wrap_openai(bare, tracing), temperature=0.5, stop="x", seed=3)
+    assert isinstance(completion, ChatCompletion)
+    assert completion._request_id == "req_1"
+    span = tracing.span
+    assert span.name == "chat gpt-4o"
+    assert span.kind == SpanKind.CLIENT
+    assert span.status == SpanStatus.UNSET
+    assert len(span.trace_id) == 16
+    assert len(span.span_id) == 8
+    assert span.parent_span_id == b""
+    assert span.end_unix_ns > span.start_unix_ns
+    attributes = dict(span.attributes)
+    assert json.loads(str(attributes.pop("gen_ai.input.messages"))) == [
+        {"role": "user", "parts": [{"type": "text", "content": "Say hello"}]}
+    ]
+    assert json.loads(str(attributes.pop("gen_ai.output.messages"))) == [
+        {
+            "role": "assistant",
+            "parts": [{"type": "text", "content": "Hello there"}],
+            "finish_reason": "stop",
+        }
+    ]
+    assert attributes == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.seed": 3,
+        "gen_ai.request.stop_sequences": ["x"],
+        "gen_ai.response.id": "chatcmpl-1",
+        "gen_ai.response.model": "gpt-4o-2024",
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.usage.input_tokens": 20,
+        "gen_ai.usage.output_tokens": 9,
+        "gen_ai.usage.cache_read.input_tokens": 7,
+        "gen_ai.usage.reasoning.output_tokens": 4,
+        "server.address": "127.0.0.1",
+        "server.port": int(provider.url.rpartition(":")[2]),
+        "fallom.request_id": "req_1",
+        "fallom.session_id": "s-1",
+    }
+
+
+async def test_async_create_gives_a_completion_and_one_span(abare: Any, tracing: Recording) -> None:
+    completion = await create(wrap_openai(abare, tracing))
+    assert isinstance(completion, ChatCompletion)
+    assert tracing.span.attributes["gen_ai.usage.input_tokens"] == 20
+
+
+def test_stream_is_the_clients_own_and_gives_one_span(bare: Any, tracing: Recording) -> None:
+    stream = create(wrap_openai(bare, tracing), stream=True)
+    assert type(stream) is openai.Stream
+    chunks = list(stream)
+    assert all(isinstance(chunk, ChatCompletionChunk) for chunk in chunks)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello"
+    attributes = tracing.span.attributes
+    assert attributes["gen_ai.request.stream"] is True
+    assert attributes["gen_ai.usage.input_tokens"] == 20
+    assert attributes["gen_ai.usage.output_tokens"] == 9
+    assert attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert 0 < float(str(attributes["gen_ai.response.time_to_first_chunk"])) < 60
+    output = json.loads(str(attributes["gen_ai.output.messages"]))
+    assert output[0]["parts"] == [{"type": "text", "content": "Hello"}]
+    assert tracing.span.status == SpanStatus.UNSET
+
+
+async def test_async_stream_is_the_clients_own_and_gives_one_span(
+    abare: Any, tracing: Recording
+) -> None:
+    stream = await create(wrap_openai(abare, tracing), stream=True)
+    assert type(stream) is openai.AsyncStream
+    chunks = [chunk async for chunk in stream]
+    assert len(chunks) == 4
+    assert tracing.span.attributes["gen_ai.usage.output_tokens"] == 9
+    assert tracing.span.attributes["gen_ai.response.finish_reasons"] == ["stop"]
