@@ -50,6 +50,24 @@ class Settings:
     metrics_protocol: str = "otlp"  # FALLOM_METRICS_PROTOCOL: "otlp" or "json"
 
     @property
+    def traces_endpoint(self) -> str:
+        """Where OTLP traces are posted; a URL that already ends so is used as it is."""
+        url = self.traces_url
+        return url if url.endswith("/v1/traces") else f"{url}/v1/traces"
+
+    @property
+    def metrics_endpoint(self) -> str:
+        """Where custom metrics are posted."""
+        return (
+            f"{self.traces_url}/spans" if self.metrics_protocol == "json" else self.traces_endpoint
+        )
+
+    @property
+    def exposures_endpoint(self) -> str:
+        """Where exposures are posted."""
+        return f"{self.configs_url}/sessions"
+
+    @property
     def namespace(self) -> str:
         """16 hex digits of all that decides where and as whom data goes; it hides the key."""
         parts = [

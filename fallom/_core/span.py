@@ -23,8 +23,12 @@ __all__ = [
     "SpanStatus",
     "Tracing",
     "Wish",
+    "exposure_of",
+    "metrics_of",
     "new_span_id",
     "new_trace_id",
+    "span_of",
+    "wish_of",
 ]
 
 AttributeValue: TypeAlias = "str | bool | int | float | bytes | Sequence[str | bool | int | float]"
@@ -112,6 +116,71 @@ class SessionContext(NamedTuple):
     customer_id: str | None = None
     metadata: Mapping[str, Any] | None = None
     tags: tuple[str, ...] = ()
+
+
+def span_of(record: Any) -> Span:
+    """Read a span record from disk.
+
+    Raises:
+        ValueError: It is none.
+    """
+    span = Span(*_fields(record, 10, 11))
+    ids = (span.trace_id, span.span_id, span.parent_span_id)
+    lengths = [len(found) if isinstance(found, bytes) else -1 for found in ids]
+    if lengths[:2] != [16, 8] or lengths[2] not in (0, 8):
+        raise ValueError("the ids of a span have 16, 8, and 0 or 8 bytes")
+    _check(span, {"name": str, "kind": int, "status": int, "status_message": str})
+    _check(span, {"start_unix_ns": int, "end_unix_ns": int, "attributes": dict})
+    return span._replace(events=[Event(*_fields(event, 3, 3)) for event in span.events])
+
+
+def metrics_of(record: Any) -> Metrics:
+    """Read a metrics record from disk.
+
+    Raises:
+        ValueError: It is none.
+    """
+    metrics = Metrics(*_fields(record, 7, 7))
+    _check(metrics, {"trace_id": bytes, "span_id": bytes, "unix_ns": int, "config_key": str})
+    _check(metrics, {"session_id": str, "attributes": dict, "data": dict})
+    if (len(metrics.trace_id), len(metrics.span_id)) != (16, 8):
+        raise ValueError("the ids of a span have 16 and 8 bytes")
+    return metrics
+
+
+def exposure_of(record: Any) -> Exposure:
+    """Read an exposure record from disk.
+
+    Raises:
+        ValueError: It is none.
+    """
+    exposure = Exposure(*_fields(record, 5, 5))
+    _check(exposure, {"config_key": str, "config_version": int, "session_id": str, "model": str})
+    return exposure
+
+
+def wish_of(record: Any) -> Wish:
+    """Read a wish record from disk.
+
+    Raises:
+        ValueError: It is none.
+    """
+    wish = Wish(*_fields(record, 2, 2))
+    _check(wish, {"config_key": str, "config_version": int})
+    return wish
+
+
+def _fields(record: Any, least: int, known: int) -> list[Any]:
+    """Give the fields that this version knows; later versions may have added more at the end."""
+    if not isinstance(record, (list, tuple)) or len(record) < least:
+        raise ValueError(f"a record of at least {least} fields was expected")
+    return list(record[:known])
+
+
+def _check(record: Any, types: Mapping[str, type]) -> None:
+    for name, expected in types.items():
+        if not isinstance(getattr(record, name), expected):
+            raise ValueError(f"{name} of a {type(record).__name__} is no {expected.__name__}")
 
 
 class Tracing(Protocol):

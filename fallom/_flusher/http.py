@@ -55,12 +55,14 @@ class NetworkError(Exception):
     """No whole answer came.
 
     Attributes:
-        kind: "connect", "timeout", "reset", "too_large", "tls" or "other".
+        kind: "connect", "timeout", "reset", "tls", "too_large", "garbled" or "other".
+        status: The HTTP status, where one came; 0 where none did.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.kind = kind
+        self.status = status
 
 
 class Http:
@@ -110,10 +112,15 @@ class Http:
             stream=True,
         )
         with answer:
-            body = _read(answer.raw, request.body_bytes_max, give_up_at)
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            if headers.get("content-encoding", "").lower() == "gzip":
-                body = _gunzip(body, request.body_bytes_max)
+            try:
+                body = _read(answer.raw, request.body_bytes_max, give_up_at)
+                if headers.get("content-encoding", "").lower() == "gzip":
+                    body = _gunzip(body, request.body_bytes_max)
+            except NetworkError as error:
+                if error.kind in ("too_large", "garbled"):
+                    error.status = answer.status_code
+                raise
             return Response(answer.status_code, headers, body)
 
     def _session(self) -> Any:
@@ -220,7 +227,7 @@ def _gunzip(body: bytes, bytes_max: int) -> bytes:
     try:
         plain = decoder.decompress(body, bytes_max + 1)
     except zlib.error as error:
-        raise NetworkError("other", f"the answer is not valid gzip: {error}") from None
+        raise NetworkError("garbled", f"the answer is not valid gzip: {error}") from None
     if len(plain) > bytes_max:
         raise NetworkError("too_large", f"the answer is longer than {bytes_max} bytes")
     return plain

@@ -38,13 +38,17 @@ import msgpack
 
 __all__ = [
     "FRAME_BYTES_MAX",
+    "RECORD_BYTES_MAX",
     "Damage",
     "Frame",
+    "FrameTooLargeError",
     "Kind",
     "RecordError",
     "decode_record",
     "encode_frame",
+    "pack",
     "scan",
+    "seed_of",
 ]
 
 FRAME_BYTES_MAX = 1 << 20
@@ -55,6 +59,7 @@ _MAGIC = b"\xf1\x0c\x4d\x7e"
 _PREFIX = struct.Struct("<BBHI")  # version, kind, reserved, length: what the checksum covers
 _CHECKSUM = struct.Struct("<I")
 _PAYLOAD_MAX = FRAME_BYTES_MAX - HEADER_BYTES
+RECORD_BYTES_MAX = FRAME_BYTES_MAX - (64 << 10)  # leaves room for what a dead letter adds to it
 _NESTING_MAX = 32  # of ours: span, events, event, attributes, list; records are sanitised to less
 
 
@@ -118,10 +123,10 @@ def encode_frame(kind: int, payload: bytes, seed: int) -> bytes:
         seed: ``seed_of`` the segment that the frame is written to.
 
     Raises:
-        FrameTooLargeError: It is longer than 1 MiB.
+        FrameTooLargeError: It is longer than ``RECORD_BYTES_MAX``; of a dead letter, than 1 MiB.
     """
-    if len(payload) > _PAYLOAD_MAX:
-        raise FrameTooLargeError(f"a frame of {len(payload)} bytes; at most {_PAYLOAD_MAX}")
+    if len(payload) > (_PAYLOAD_MAX if kind == Kind.DEAD else RECORD_BYTES_MAX):
+        raise FrameTooLargeError(f"a record of {len(payload)} bytes; at most {RECORD_BYTES_MAX}")
     prefix = _PREFIX.pack(VERSION, kind, 0, len(payload))
     checksum = zlib.crc32(payload, zlib.crc32(prefix, seed))
     return b"".join((_MAGIC, prefix, _CHECKSUM.pack(checksum), payload))

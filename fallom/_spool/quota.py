@@ -1,19 +1,20 @@
 """The quota: how much the spool may take, who looks, and what goes first.
 
-The flusher counts allocated blocks each tick and deletes the oldest segments that are sealed or have no
-writer; what it deletes is counted, record by record. Where that is not enough it raises the pressure in
-the control page, and workers refuse what is new. With no live flusher a worker counts when it opens a
-segment. Only ever whole segments go: a live file is never cut.
+The flusher counts allocated blocks each tick and deletes the oldest segments that are sealed or have
+no writer; what it deletes is counted, record by record. Where that is not enough it raises the
+pressure in the control page, and workers refuse what is new. With no live flusher a worker counts
+when it opens a segment. Only ever whole segments go: a live file is never cut.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from fallom._host.files import File, open_file
 from fallom._spool.reader import count_records
-from fallom._spool.segment import SegmentName, parse_segment_name, read_accepted
+from fallom._spool.segment import Destination, SegmentName, parse_segment_name, read_accepted
 
 __all__ = ["Pressure", "drop_oldest", "pressure_of", "spool_bytes"]
 
@@ -54,7 +55,13 @@ def pressure_of(used: int, limit: int) -> int:
     return Pressure.SHED if used >= limit * NEAR else Pressure.FINE
 
 
-def drop_oldest(spool: File, used: int, limit: int, target_of: dict[int, bytes]) -> tuple[int, int]:
+def drop_oldest(
+    spool: File,
+    used: int,
+    limit: int,
+    target_of: Mapping[Destination, bytes],
+    in_flight: Container[bytes] = (),
+) -> tuple[int, int]:
     """Delete the oldest segments that nobody writes to until the spool is below its limit.
 
     Args:
@@ -62,6 +69,7 @@ def drop_oldest(spool: File, used: int, limit: int, target_of: dict[int, bytes])
         used: Allocated bytes now.
         limit: ``Settings.spool_bytes_max``.
         target_of: ``target_hash`` by destination: what was accepted is not lost.
+        in_flight: Ids of segments of which something is being sent: those are passed over.
 
     Returns:
         Allocated bytes afterwards, and how many records were given up.
@@ -70,7 +78,9 @@ def drop_oldest(spool: File, used: int, limit: int, target_of: dict[int, bytes])
     for candidate in sorted(_candidates(spool)):
         if used <= limit * RELIEF:
             break
-        gone = _drop(spool, candidate.name, target_of.get(candidate.name.destination, b""))
+        if candidate.name.id in in_flight:
+            continue
+        gone = _drop(spool, candidate.name, target_of[candidate.name.destination])
         if gone is not None:
             lost += gone
             used -= candidate.allocated

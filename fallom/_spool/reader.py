@@ -1,8 +1,8 @@
 """The reader: the segments of one destination as the flusher sees them.
 
 Live segments are tailed: a segment is read up to what is whole, whoever holds it. A batch is made of
-pieces, one a segment, and ``accept`` writes down how far a piece's segment went, in its own head. No part
-of a frame is kept between two reads.
+pieces, one a segment, and ``accept`` writes down how far a piece's segment went, in its own head. No
+part of a frame is kept between two reads.
 
 Used by one thread. What a disk may do is not hidden here: an ``OSError`` of one segment costs that
 segment's turn, and is told to ``on_error``.
@@ -131,7 +131,7 @@ class SpoolReader:
     def next_batch(self, items_max: int, bytes_max: int) -> list[Piece]:
         """Give the next records that were not given before, as far as they are whole.
 
-        The newest live records and the oldest backlog take turns, so that neither waits for the other.
+        The newest records and the oldest backlog take turns, so that neither waits for the other.
         """
         self._turn += 1
         ready = [tail for tail in self._tails.values() if tail.position < tail.size]
@@ -163,12 +163,19 @@ class SpoolReader:
         """Write down that the target has these.
 
         Raises:
-            OSError: An offset could not be written; those records will be sent again.
+            OSError: An offset could not be written; a later flusher will send those records again.
         """
+        failed: OSError | None = None
         for piece in pieces:
-            if piece.end > piece.tail.accepted:
-                write_accepted(piece.tail.file, piece.tail.name, self._target, piece.end)
-                piece.tail.accepted = piece.end
+            tail = piece.tail
+            if piece.end > tail.accepted:
+                tail.accepted = piece.end  # it is delivered, whatever the disk says to that
+                try:
+                    write_accepted(tail.file, tail.name, self._target, piece.end)
+                except OSError as error:
+                    failed = error
+        if failed is not None:
+            raise failed
 
     def tidy(self, monotonic_ns: int, leaving: bool = False) -> int:
         """Delete what is accepted to its end and has no writer.

@@ -1,0 +1,147 @@
+"""``dead/``: what a server refused for good, with its reason, and damaged bytes; bounded.
+
+A dead letter holds the record just as it was in the spool, so that it can be sent again once the
+cause is mended. Files are in the spool's frame format, one after the other up to a size; a file's
+random id, in its name, is what its checksums start from. What falls out of the directory is counted.
+
+A frame of kind DEAD is the array: reason, HTTP status, when (unix ns), destination, the record's own
+kind, resource, the record as packed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from typing import NamedTuple
+
+from fallom._host.files import File, open_file
+from fallom._spool.frame import (
+    FrameTooLargeError,
+    Kind,
+    encode_frame,
+    pack,
+    scan,
+    seed_of,
+)
+from fallom._spool.reader import Item
+from fallom._spool.segment import Destination, SegmentName
+
+__all__ = ["DeadLetters"]
+
+FILE_BYTES_MAX = 4 << 20
+DAMAGED_BYTES_MAX = 1 << 20  # of one stretch of damage; the rest of it is only counted
+
+
+class _DeadFile(NamedTuple):
+    created_ns: int
+    name: str
+    size: int
+
+
+class DeadLetters:
+    """Writes to ``dead/``; every lane and the main thread may use it."""
+
+    def __init__(self, directory: File, bytes_max: int, age_max_s: float) -> None:
+        """Open nothing yet."""
+        self._directory = directory
+        self._bytes_max = bytes_max
+        self._age_max_ns = int(age_max_s * 1e9)
+        self._file: File | None = None
+        self._seed = 0
+        self._lock = threading.Lock()
+
+    def add(
+        self, item: Item, destination: Destination, reason: str, status: int, unix_ns: int
+    ) -> None:
+        """Keep a record that was refused.
+
+        Raises:
+            OSError: The disk refuses: the record must stay in the spool.
+        """
+        with self._lock:
+            self._add(item, destination, reason, status, unix_ns)
+
+    def _add(
+        self, item: Item, destination: Destination, reason: str, status: int, unix_ns: int
+    ) -> None:
+        letter = [reason, status, unix_ns, int(destination), item.kind, item.resource, item.payload]
+        file = self._current(unix_ns)
+        try:
+            frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
+        except FrameTooLargeError:  # a resource of tens of KiB: the record matters more
+            letter[5] = {}
+            frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
+        if os.write(file.fd, frame) != len(frame):
+            raise OSError(28, "no space left for a dead letter")
+
+    def keep_damaged(self, name: SegmentName, offset: int, data: bytes, unix_ns: int) -> None:
+        """Keep bytes of a segment that are no frame, for whoever wants to look at them."""
+        file_name = f"{unix_ns}-{name.id.hex()[:8]}-{offset}.damaged"
+        with contextlib.suppress(OSError):
+            file = open_file(self._directory, file_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            os.write(file.fd, data[:DAMAGED_BYTES_MAX])
+            file.close()
+
+    def evict(self, unix_ns: int) -> int:
+        """Delete what is too old or too much, oldest first.
+
+        Returns:
+            How many dead letters were given up.
+        """
+        with self._lock:
+            return self._evict(unix_ns)
+
+    def _evict(self, unix_ns: int) -> int:
+        files = sorted(self._files())
+        total = sum(found.size for found in files)
+        lost = 0
+        for found in files:
+            too_old = unix_ns - found.created_ns > self._age_max_ns
+            if not too_old and total <= self._bytes_max:
+                break
+            lost += self._delete(found)
+            total -= found.size
+        return lost
+
+    def close(self) -> None:
+        """Close the file that is written to."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _current(self, unix_ns: int) -> File:
+        if self._file is not None and (
+            not self._file.is_intact() or self._file.size() >= FILE_BYTES_MAX
+        ):
+            self.close()
+        if self._file is None:
+            file_id = secrets.token_bytes(16)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+            self._file = open_file(self._directory, f"{unix_ns}-{file_id.hex()}.dead", flags)
+            self._seed = seed_of(file_id)
+        return self._file
+
+    def _files(self) -> list[_DeadFile]:
+        found = []
+        for name in os.listdir(self._directory.fd):
+            created, dash, rest = name.partition("-")
+            if dash and created.isdigit() and rest.endswith((".dead", ".damaged")):
+                with contextlib.suppress(OSError):
+                    status = os.stat(name, dir_fd=self._directory.fd, follow_symlinks=False)
+                    found.append(_DeadFile(int(created), name, status.st_size))
+        return found
+
+    def _delete(self, found: _DeadFile) -> int:
+        letters = 0
+        with contextlib.suppress(OSError, ValueError):
+            if found.name.endswith(".dead"):
+                file = open_file(self._directory, found.name, os.O_RDONLY)
+                data = os.pread(file.fd, found.size, 0)
+                file.close()
+                seed = seed_of(bytes.fromhex(found.name.partition("-")[2].partition(".")[0]))
+                letters = sum(hasattr(frame, "payload") for frame in scan(data, 0, seed))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(found.name, dir_fd=self._directory.fd)
+        return letters

@@ -1,0 +1,187 @@
+"""One batch to one target: how it is posted, and how the guilty records of a refused batch are found.
+
+Two ways of posting, one result. Spans go in one request, halved and halved again while the server
+says that something in it is wrong, until only the guilty ones are left. Exposures, and metrics for a
+backend that reads JSON, have a request each, over a few connections at once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from fallom._core.outcome import Outcome, Verdict, judge
+from fallom._core.settings import Settings
+from fallom._core.span import Exposure, Metrics, exposure_of, metrics_of, span_of
+from fallom._flusher.http import Http, NetworkError, Request
+from fallom._flusher.otlp import encode_traces, metrics_span, partial_success
+from fallom._spool.frame import Kind
+from fallom._spool.reader import Item
+
+__all__ = ["Delivery", "Result", "deliver_json", "deliver_otlp"]
+
+EXCHANGE_DEADLINE_S = 10.0  # giving up earlier sends twice what the server is still working on
+CONNECTIONS = 4  # of a lane that posts one record a request
+_GZIP_LEVEL = 1  # guess, not measured here: most of the ratio at a fraction of the time
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a batch: accepted, guilty, or to be sent again, and why."""
+
+    accepted: int = 0
+    rejected: int = 0  # accepted with partial success: the server threw these away
+    message: str = ""
+    guilty: list[tuple[Item, Outcome]] = field(default_factory=list)
+    unreadable: list[Item] = field(default_factory=list)
+    unsent: list[Item] = field(default_factory=list)
+    outcome: Outcome | None = None  # why there are unsent ones
+    requests: int = 0
+
+
+Delivery = Callable[[list[Item], int, float], Result]  # items, attempt, unix time
+
+
+def deliver_otlp(settings: Settings, http: Http, endpoint: str) -> Delivery:
+    """Give the way in which spans are posted: OTLP/HTTP, protobuf, gzip."""
+    headers = {
+        "Content-Type": "application/x-protobuf",
+        "Content-Encoding": "gzip",
+        **credentials(settings, with_traces_headers=True),
+    }
+
+    def post(spans: list[Any], attempt: int, now_unix_s: float, result: Result) -> Outcome:
+        body = gzip.compress(encode_traces(spans), _GZIP_LEVEL, mtime=0)
+        request = Request("POST", endpoint, headers, body, EXCHANGE_DEADLINE_S)
+        outcome, answer = _exchange(http, request, attempt, now_unix_s)
+        result.requests += 1
+        if outcome.verdict is Verdict.ACCEPTED:
+            rejected, message = partial_success(answer)
+            rejected = min(rejected, len(spans))
+            result.accepted += len(spans) - rejected
+            result.rejected += rejected
+            result.message = message or result.message
+        return outcome
+
+    def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
+        result = Result()
+        pairs = []
+        for item in items:
+            try:
+                pairs.append((item, (_span(item), item.resource)))
+            except (ValueError, TypeError):
+                result.unreadable.append(item)
+        parts = [pairs] if pairs else []
+        while parts:
+            part = parts.pop(0)
+            outcome = post([pair[1] for pair in part], attempt, now_unix_s, result)
+            if outcome.verdict is Verdict.SPLIT and len(part) > 1:
+                half = len(part) // 2
+                parts[:0] = [part[:half], part[half:]]
+            elif outcome.verdict is Verdict.SPLIT:
+                result.guilty.append((part[0][0], outcome))
+            elif outcome.verdict is not Verdict.ACCEPTED:
+                # The rest would meet the same: no more requests until the pause is over.
+                result.outcome = outcome
+                result.unsent = [pair[0] for rest in (part, *parts) for pair in rest]
+                break
+        return result
+
+    return deliver
+
+
+def deliver_json(
+    settings: Settings, http: Http, endpoint: str, body_of: Callable[[Item], Mapping[str, Any]]
+) -> Delivery:
+    """Give the way in which records are posted one by one, as JSON."""
+    headers = {"Content-Type": "application/json", **credentials(settings, False)}
+    pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fallom-post")
+
+    def post(item: Item, attempt: int, now_unix_s: float) -> Outcome | None:
+        try:
+            body = json.dumps(body_of(item), default=str).encode()
+        except (ValueError, TypeError):
+            return None
+        request = Request("POST", endpoint, headers, body, EXCHANGE_DEADLINE_S)
+        return _exchange(http, request, attempt, now_unix_s)[0]
+
+    def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
+        result = Result()
+        for start in range(0, len(items), CONNECTIONS):
+            some = items[start : start + CONNECTIONS]
+            outcomes = list(pool.map(lambda item: post(item, attempt, now_unix_s), some))
+            for item, outcome in zip(some, outcomes, strict=True):
+                result.requests += 1
+                if outcome is None:
+                    result.unreadable.append(item)
+                elif outcome.verdict is Verdict.ACCEPTED:
+                    result.accepted += 1
+                elif outcome.verdict is Verdict.SPLIT:
+                    result.guilty.append((item, outcome))
+                else:
+                    result.outcome = outcome
+                    result.unsent.append(item)
+            if result.outcome is not None:
+                result.unsent += items[start + CONNECTIONS :]
+                break
+        return result
+
+    return deliver
+
+
+def exposure_body(item: Item) -> dict[str, Any]:
+    """Give the body of ``POST /sessions``."""
+    exposure: Exposure = exposure_of(item.record)
+    return {
+        "config_key": exposure.config_key,
+        "config_version": exposure.config_version,
+        "session_id": exposure.session_id,
+        "assigned_model": exposure.model,
+    }
+
+
+def metrics_body(item: Item) -> dict[str, Any]:
+    """Give the body of ``POST /spans``, as the published SDKs send it."""
+    metrics: Metrics = metrics_of(item.record)
+    return {
+        "config_key": metrics.config_key,
+        "session_id": metrics.session_id,
+        "data": dict(metrics.data),
+    }
+
+
+def credentials(settings: Settings, with_traces_headers: bool) -> dict[str, str]:
+    """Give the headers that say who we are; headers of the user win over the key."""
+    headers: dict[str, str] = {}
+    if settings.api_key:
+        headers["Authorization"] = f"Bearer {settings.api_key}"
+    if with_traces_headers:
+        given = {name.lower() for name in settings.traces_headers}
+        headers = {name: value for name, value in headers.items() if name.lower() not in given}
+        headers.update(settings.traces_headers)
+    return headers
+
+
+def _span(item: Item) -> Any:
+    if item.kind == Kind.METRICS:
+        return metrics_span(metrics_of(item.record))
+    if item.kind == Kind.SPAN:
+        return span_of(item.record)
+    raise ValueError(f"a frame of kind {item.kind} is no span")
+
+
+def _exchange(
+    http: Http, request: Request, attempt: int, now_unix_s: float
+) -> tuple[Outcome, bytes]:
+    try:
+        response = http.send(request)
+    except NetworkError as error:
+        if error.status:  # the verdict came, only what was said with it cannot be read
+            return judge(error.status, {}, attempt, now_unix_s), b""
+        return Outcome(Verdict.RETRY, f"{error.kind}: {error}"), b""
+    outcome = judge(response.status, response.headers, attempt, now_unix_s)
+    return outcome, response.body

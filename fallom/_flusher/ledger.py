@@ -1,0 +1,72 @@
+"""The ledger: what the flusher's threads counted and have to say, until its main thread writes it.
+
+The control page has one writer; threads add here, and the main thread's tick carries it over.
+Whatever is said goes to the log as well, at most once a minute for the same sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+
+from fallom._host.control import Drop, Tally
+
+__all__ = ["Ledger"]
+
+SAY_AGAIN_AFTER_S = 60.0
+_SENTENCES_MAX = 200  # a bound for the memory of what was said
+
+_logger = logging.getLogger("fallom")
+
+
+class Ledger:
+    """Counts and sentences of all threads of one flusher."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._lock = threading.Lock()
+        self._tallies: Counter[Tally] = Counter()
+        self._drops: Counter[Drop] = Counter()
+        self._said: dict[str, float] = {}
+        self._last_error: str | None = None
+
+    def tally(self, tally: Tally, count: int = 1) -> None:
+        """Count something that happened."""
+        with self._lock:
+            self._tallies[tally] += count
+
+    def drop(self, drop: Drop, count: int = 1) -> None:
+        """Count records that were given up."""
+        if count:
+            with self._lock:
+                self._drops[drop] += count
+
+    def say(self, sentence: str, now_s: float) -> None:
+        """Log a warning and show it as the last error; at most once a minute the same one."""
+        with self._lock:
+            self._last_error = sentence
+            said_s = self._said.get(sentence)
+            if said_s is not None and now_s - said_s < SAY_AGAIN_AFTER_S:
+                return
+            if len(self._said) >= _SENTENCES_MAX:
+                self._said.clear()
+            self._said[sentence] = now_s
+        _logger.warning("%s", sentence)
+
+    def clear_error(self) -> None:
+        """Say that what was wrong is over."""
+        with self._lock:
+            self._last_error = ""
+
+    def take(self) -> tuple[Counter[Tally], Counter[Drop], str | None]:
+        """Give what came together since the last time; the error is None if it did not change."""
+        with self._lock:
+            taken = self._tallies, self._drops, self._last_error
+            self._tallies, self._drops, self._last_error = Counter(), Counter(), None
+            return taken
+
+    def give_back(self, drops: Counter[Drop]) -> None:
+        """Take drops back that could not be written to the page."""
+        with self._lock:
+            self._drops.update(drops)

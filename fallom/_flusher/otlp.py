@@ -1,0 +1,165 @@
+"""Records to OTLP: what is posted to ``/v1/traces``, and what the answer says.
+
+The protobuf classes are those of the opentelemetry-proto package. Everything that comes from a spool
+file is data from outside: a value that protobuf cannot carry becomes text, never an exception,
+because one such span would keep its whole batch from being sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
+
+from fallom._core.span import Metrics, Span, SpanKind
+from fallom._version import __version__
+
+__all__ = ["encode_traces", "metrics_span", "partial_success"]
+
+_INT64 = range(-(1 << 63), 1 << 63)
+_UINT64_MAX = (1 << 64) - 1
+SCOPE_NAME = "fallom"
+
+
+def encode_traces(spans: Iterable[tuple[Span, Mapping[str, Any]]]) -> bytes:
+    """Give an ``ExportTraceServiceRequest`` of spans with their resources.
+
+    Spans of one resource stand together, in the order given.
+    """
+    request = ExportTraceServiceRequest()
+    scopes: dict[str, Any] = {}
+    for span, resource in spans:
+        key = json.dumps(resource, sort_keys=True, default=str)
+        scope_spans = scopes.get(key)
+        if scope_spans is None:
+            group = request.resource_spans.add()
+            group.resource.attributes.extend(_key_values(resource))
+            scope_spans = group.scope_spans.add()
+            scope_spans.scope.name = SCOPE_NAME
+            scope_spans.scope.version = __version__
+            scopes[key] = scope_spans
+        _fill(scope_spans.spans.add(), span)
+    return request.SerializeToString()
+
+
+def metrics_span(metrics: Metrics) -> Span:
+    """Give the zero-length span that carries custom metrics; the later start wins per field."""
+    attributes: dict[str, Any] = dict(metrics.attributes)
+    attributes["fallom.config_key"] = metrics.config_key
+    attributes["fallom.session_id"] = metrics.session_id
+    attributes["gen_ai.conversation.id"] = metrics.session_id
+    for field, value in metrics.data.items():
+        attributes[f"fallom.metric.{field}"] = value
+    return Span(
+        metrics.trace_id,
+        metrics.span_id,
+        b"",
+        "fallom.metrics",
+        SpanKind.INTERNAL,
+        metrics.unix_ns,
+        metrics.unix_ns,
+        0,
+        "",
+        attributes,
+    )
+
+
+def partial_success(body: bytes) -> tuple[int, str]:
+    """Read the answer to an export that was accepted.
+
+    Returns:
+        How many spans were rejected, and what the server said; (0, "") where it said nothing, or
+        something that is no OTLP answer (an HTML page with status 200, say).
+    """
+    if not body:
+        return 0, ""
+    answer = ExportTraceServiceResponse()
+    try:
+        answer.ParseFromString(body)
+    except DecodeError:
+        return 0, ""
+    partial = answer.partial_success
+    return max(0, partial.rejected_spans), str(partial.error_message)
+
+
+def _fill(target: Any, span: Span) -> None:
+    target.trace_id = span.trace_id
+    target.span_id = span.span_id
+    target.parent_span_id = span.parent_span_id
+    target.name = _text(span.name)
+    target.kind = span.kind if span.kind in OtlpSpan.SpanKind.values() else 0
+    target.start_time_unix_nano = _uint64(span.start_unix_ns)
+    target.end_time_unix_nano = _uint64(span.end_unix_ns)
+    if span.status:
+        target.status.code = span.status if span.status in (1, 2) else 0
+        target.status.message = _text(span.status_message)
+    target.attributes.extend(_key_values(span.attributes))
+    for event in span.events:
+        added = target.events.add()
+        added.time_unix_nano = _uint64(event.unix_ns)
+        added.name = _text(event.name)
+        added.attributes.extend(_key_values(event.attributes))
+
+
+def _key_values(attributes: Mapping[str, Any]) -> list[KeyValue]:
+    return [
+        KeyValue(key=_text(name), value=_any_value(value))
+        for name, value in attributes.items()
+        if value is not None
+    ]
+
+
+def _any_value(value: Any) -> AnyValue:
+    """Give a value as OTLP has it; nested ones as JSON text.
+
+    Nested AnyValues serialise at any depth, but a parser refuses them, and their whole batch, at 100.
+    """
+    if isinstance(value, bytes):
+        return AnyValue(bytes_value=value)
+    if _is_scalar(value):
+        return _scalar_value(value)
+    if isinstance(value, (list, tuple)) and all(map(_is_scalar, value)):
+        array = AnyValue()
+        array.array_value.SetInParent()  # an empty list is a list
+        array.array_value.values.extend(map(_scalar_value, value))
+        return array
+    return AnyValue(string_value=_text(_json(value)))
+
+
+def _scalar_value(value: Any) -> AnyValue:
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int) and value in _INT64:
+        return AnyValue(int_value=value)
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    return AnyValue(string_value=_text(value))
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (str, bool, int, float))
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError, TypeError):
+        return str(type(value).__name__)
+
+
+def _text(value: Any) -> str:
+    """Give text that protobuf takes: half of a surrogate pair becomes a question mark."""
+    text = value if isinstance(value, str) else str(value)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _uint64(value: int) -> int:
+    return min(max(0, value), _UINT64_MAX)

@@ -1,0 +1,233 @@
+"""A lane: the thread that carries the records of one destination from the spool to its target.
+
+One batch is in flight at a time. It is accepted in the heads of its segments when every record of it
+is with the server, in ``dead/``, or counted; a flusher that dies before sends that one batch again. A
+lane that has to wait holds back no other.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from fallom._core.outcome import PAUSE_S, Outcome, Verdict, backoff_s
+from fallom._flusher.dead import DeadLetters
+from fallom._flusher.delivery import Delivery, Result
+from fallom._flusher.ledger import Ledger
+from fallom._host.control import Drop, Tally
+from fallom._spool.reader import Item, Piece, SpoolReader
+from fallom._spool.segment import Destination
+
+__all__ = ["Channel", "Lane", "LaneLimits", "RepeatFilter"]
+
+TICK_S = 0.2
+TIDY_AFTER_S = 1.0
+
+_UNREADABLE = Outcome(Verdict.SPLIT, "not a record that this version can read")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """How much goes into one batch."""
+
+    items_max: int = 2000
+    bytes_max: int = 4 << 20  # before compression; OTLP asks for less than 64 MiB
+
+
+class RepeatFilter(Protocol):
+    """Leaves out records that the target has already."""
+
+    def select(self, items: list[Item]) -> list[Item]:
+        """Give those that are new."""
+
+    def remember(self, items: list[Item]) -> None:
+        """Take these for known: the target has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What is particular to one destination."""
+
+    destination: Destination
+    deliver: Delivery
+    tally: Tally  # what an accepted record counts as
+    repeats: RepeatFilter | None = None
+    is_optional: bool = False  # a server that has no such path is not asked again
+
+
+class Lane:
+    """Ships one destination; ``run`` is the body of its thread."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        reader: SpoolReader,
+        dead: DeadLetters,
+        ledger: Ledger,
+        limits: LaneLimits | None = None,
+    ) -> None:
+        """Make a lane; ``reader`` is used by this lane's thread alone."""
+        self._channel = channel
+        self._reader = reader
+        self._dead = dead
+        self._ledger = ledger
+        self._limits = limits or LaneLimits()
+        self._stop = threading.Event()
+        self._turned_off = False
+        self._tidied_s = 0.0
+        self.has_accepted = False  # the target took something since this flusher started
+        self.progress_s = time.monotonic()  # when something was last accepted
+        self.is_idle = False  # nothing was left at the last look
+        self.paused_until_unix_s = 0.0
+        self.in_flight: frozenset[bytes] = frozenset()  # ids of segments with records in a batch
+
+    @property
+    def name(self) -> str:
+        """The destination, for people."""
+        return self._channel.destination.name.lower()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the exchange that is under way; does not block."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Ship until told to stop. The guard of this thread: a fault costs a turn, not the lane."""
+        while not self._stop.is_set():
+            try:
+                if not self.ship_once():
+                    self._stop.wait(TICK_S)
+            except Exception as error:  # noqa: BLE001 - the edge of this thread
+                self._say(f"{self.name}: {type(error).__name__}: {error}; trying again")
+                self._reader.rewind()
+                self.in_flight = frozenset()
+                self._stop.wait(1.0)
+        self._reader.close()
+
+    def ship_once(self) -> bool:
+        """Ship one batch, waiting as long as the target makes it.
+
+        Returns:
+            False when there was nothing to ship.
+        """
+        now_ns = time.monotonic_ns()
+        self._reader.refresh(now_ns)
+        pieces = self._reader.next_batch(self._limits.items_max, self._limits.bytes_max)
+        if now_ns / 1e9 - self._tidied_s >= TIDY_AFTER_S:
+            self._tidied_s = now_ns / 1e9
+            self._reader.tidy(now_ns)
+        if not pieces:
+            self.is_idle = self._reader.is_drained()
+            return False
+        self.is_idle = False
+        self.in_flight = frozenset(piece.tail.name.id for piece in pieces)
+        items = [item for piece in pieces for item in piece.items]
+        if self._ship(items):
+            self._accept(pieces)
+        else:
+            self._reader.rewind()
+        self.in_flight = frozenset()
+        return True
+
+    def _ship(self, items: list[Item]) -> bool:
+        """Send a batch until nothing of it is left; False when told to stop before that."""
+        repeats = self._channel.repeats
+        sent = pending = items if repeats is None else repeats.select(items)
+        guilty: list[tuple[Item, Outcome]] = []
+        attempt = 0
+        while pending and not self._turned_off:
+            result = self._channel.deliver(pending, attempt, time.time())
+            self._count(result, attempt)
+            guilty += result.guilty + [(item, _UNREADABLE) for item in result.unreadable]
+            pending = result.unsent
+            outcome = result.outcome
+            refused = [pair for pair in guilty if pair[1] is not _UNREADABLE]
+            if not pending and self._is_about_the_target(len(refused), len(sent)):
+                pending = [item for item, _ in refused]
+                first = refused[0][1]
+                outcome = Outcome(
+                    Verdict.PAUSE, f"{first.reason} for most of a batch", first.status
+                )
+                guilty = [pair for pair in guilty if pair[1] is _UNREADABLE]
+            if pending and outcome is not None and not self._waited(outcome, attempt):
+                return False
+            attempt += 1
+        self.paused_until_unix_s = 0.0
+        if not all(self._buried(item, outcome) for item, outcome in guilty):
+            return False
+        self._ledger.drop(Drop.EXPOSURES_OFF, len(pending))
+        self._ledger.tally(Tally.EXPOSURES_REPEATED, len(items) - len(sent))
+        if repeats is not None:
+            repeats.remember(sent)
+        return True
+
+    def _is_about_the_target(self, guilty: int, first_size: int) -> bool:
+        """Tell whether what was refused says more about the server than about the records.
+
+        More than half of a batch is. A lone record is judged by whether this target ever took one.
+        """
+        if first_size == 1:
+            return guilty == 1 and not self.has_accepted
+        return guilty * 2 > first_size
+
+    def _count(self, result: Result, attempt: int) -> None:
+        self._ledger.tally(Tally.BATCHES_SENT, result.requests)
+        if attempt:
+            self._ledger.tally(Tally.BATCHES_RETRIED, result.requests)
+        if result.accepted:
+            self._ledger.tally(self._channel.tally, result.accepted)
+            self.has_accepted = True
+            self.progress_s = time.monotonic()
+            if attempt:
+                self._ledger.clear_error()
+        if result.rejected:
+            self._ledger.drop(Drop.REJECTED, result.rejected)
+            self._say(
+                f"{self.name}: the server accepted a batch and rejected {result.rejected} of its "
+                f"records: {result.message or 'it did not say why'}"
+            )
+        elif result.message:
+            self._say(f"{self.name}: the server says: {result.message}")
+
+    def _waited(self, outcome: Outcome, attempt: int) -> bool:
+        """Wait as long as an outcome asks for; False when told to stop meanwhile."""
+        if self._channel.is_optional and outcome.status in (404, 405):
+            self._turned_off = True
+            self._say(f"{self.name}: {outcome.reason}; nothing more is sent until the next start")
+            return True
+        wait_s = backoff_s(attempt, random.random())  # noqa: S311 - jitter, not a secret
+        if outcome.verdict is Verdict.PAUSE:
+            wait_s = PAUSE_S * (0.5 + random.random() / 2)  # noqa: S311
+        if outcome.wait_s is not None:
+            wait_s = max(wait_s, outcome.wait_s)
+        self.paused_until_unix_s = time.time() + wait_s
+        self._say(f"{self.name}: {outcome.reason}; everything is kept and sent later")
+        return not self._stop.wait(wait_s)
+
+    def _buried(self, item: Item, outcome: Outcome) -> bool:
+        """Put a record into ``dead/``, waiting for room; False when told to stop meanwhile."""
+        while True:
+            try:
+                unix_ns = time.time_ns()
+                destination = self._channel.destination
+                self._dead.add(item, destination, outcome.reason, outcome.status, unix_ns)
+            except OSError as error:  # it must not leave the spool then
+                self._say(f"{self.name}: dead/ cannot be written: {error}; trying again")
+                if self._stop.wait(PAUSE_S):
+                    return False
+            else:
+                self._ledger.drop(Drop.REFUSED)
+                self._say(f"{self.name}: refused for good ({outcome.reason}); it is in dead/")
+                return True
+
+    def _accept(self, pieces: list[Piece]) -> None:
+        try:
+            self._reader.accept(pieces)
+        except OSError as error:
+            # Not written down, but delivered: at worst a later flusher sends them again.
+            self._say(f"{self.name}: an offset cannot be written: {error}")
+
+    def _say(self, sentence: str) -> None:
+        self._ledger.say(sentence, time.monotonic())
