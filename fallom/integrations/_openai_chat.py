@@ -19,6 +19,7 @@ from fallom.integrations._reading import (
     Answer,
     Gathered,
     blob,
+    file_part,
     numbers,
     sampling,
     text_part,
@@ -249,14 +250,6 @@ def _input_part(room: Room, item: Any) -> Part:
             }
         return file_part(room, "file", field(file, "file_data"))
     return {"type": "other", "content": room.plain(item)}
-
-
-def file_part(room: Room, modality: str, url: Any) -> Part:
-    """Give the part of a file by its URL; of a data URL only type and size."""
-    if isinstance(url, str) and not url.startswith("data:"):
-        return {"type": "uri", "modality": modality, "uri": room.text(url)}
-    mime_type = url[5:64].partition(";")[0] if isinstance(url, str) else None
-    return blob(modality, mime_type, url)
 
 
 def _tool_call(room: Room, call: Any) -> Part:

@@ -14,7 +14,17 @@ from fallom._core.span import AttributeValue
 from fallom.integrations import _attributes as names
 from fallom.integrations._content import MESSAGE_CHARACTERS_MAX, Part, Room, clean, field, items
 
-__all__ = ["Answer", "Gathered", "blob", "numbers", "sampling", "text_part", "token_count", "words"]
+__all__ = [
+    "Answer",
+    "Gathered",
+    "blob",
+    "file_part",
+    "numbers",
+    "sampling",
+    "text_part",
+    "token_count",
+    "words",
+]
 
 _CHOICES_MAX = 128  # the most that any API allows for ``n``
 
@@ -44,8 +54,9 @@ def token_count(source: Any, *path: str) -> int | None:
     """Give the whole number at the end of a path of fields, None if there is none."""
     for name in path:
         source = field(source, name)
-    is_count = isinstance(source, int) and not isinstance(source, bool) and source >= 0
-    return int(source) if is_count else None
+    if isinstance(source, int) and not isinstance(source, bool) and 0 <= source < 1 << 63:
+        return int(source)
+    return None
 
 
 def words(value: Any) -> list[str]:
@@ -75,6 +86,11 @@ def sampling(body: Any) -> dict[str, AttributeValue]:
     return found
 
 
+def text_part(room: Room, text: Any) -> Part:
+    """Give a part of text."""
+    return {"type": "text", "content": room.text(text)}
+
+
 def blob(modality: str, mime_type: Any, data: Any) -> Part:
     """Give the part of a file that was sent by value: its size, never its bytes."""
     size = len(data) if isinstance(data, (str, bytes)) else 0
@@ -82,6 +98,14 @@ def blob(modality: str, mime_type: Any, data: Any) -> Part:
     if isinstance(mime_type, str):
         part["mime_type"] = clean(mime_type)[:128]
     return part
+
+
+def file_part(room: Room, modality: str, url: Any) -> Part:
+    """Give the part of a file by its URL; of a data URL only type and size."""
+    if isinstance(url, str) and not url.startswith("data:"):
+        return {"type": "uri", "modality": modality, "uri": room.text(url)}
+    mime_type = url[5:64].partition(";")[0] if isinstance(url, str) else None
+    return blob(modality, mime_type, url)
 
 
 class Gathered:
@@ -155,8 +179,3 @@ class Answer:
         if self.reasons:
             found[names.FINISH_REASONS] = [self.reasons[i] or "error" for i in sorted(self.reasons)]
         return found
-
-
-def text_part(room: Room, text: Any) -> Part:
-    """Give a part of text."""
-    return {"type": "text", "content": room.text(text)}

@@ -25,7 +25,7 @@ from fallom.integrations._content import field
 from fallom.integrations._provider import server_of
 from fallom.integrations._stream import watch_body, watch_stream
 
-__all__ = ["Change", "Dialect", "derive"]
+__all__ = ["Change", "Dialect", "wrap"]
 
 T = TypeVar("T")
 
@@ -47,44 +47,70 @@ class Change(NamedTuple):
 class Dialect(NamedTuple):
     """What one SDK's calls mean."""
 
+    library: str  # its package
     provider: Callable[[Any], str]  # of a client
-    reader: Callable[[str, Any, bool, bool], Reader | None]
-    # (path, body, is_stream, content is captured); None: not a call to a model
+    reader: Callable[[str, Any, bool], Reader | None]
+    # (path, body, content is captured); None: not a call to a model
     change: Callable[[Any, str, Any, Mapping[str, Any]], Change | None]
     # (client, path, body, options), for streams that the caller does not read as bytes
 
 
-def derive(client: T, tracing: Tracing, dialect: Dialect, is_async: bool) -> T:
+def wrap(client: T, tracing: Tracing, dialect: Dialect) -> T:
     """Give a client like ``client``, of its class, whose calls are recorded to ``tracing``.
 
-    Raises:
-        Exception: Whatever an unforeseen client raises when copied; the caller guards it.
+    What is no client of the dialect's library, or cannot be copied, is given back as it is, and
+    counted.
     """
-    derived = _copy(client)
-    _hook(derived, tracing, dialect, is_async)
+    is_async = _is_async(type(client), dialect.library)
+    if is_async is None:
+        found = f"{type(client).__module__}.{type(client).__qualname__}"
+        problem = f"{found} is no client of the package {dialect.library}; it is used untraced."
+        give_up(tracing, "unknown_client", TypeError(problem))
+        return client
+    try:
+        derived = _copy(client, dialect.library)
+        _hook(derived, tracing, dialect, is_async)
+    except Exception as error:  # noqa: BLE001  # named edge guard: an untraced client serves
+        give_up(tracing, "unknown_client", error)
+        return client
     return derived
 
 
-def _copy(client: T) -> T:
+def _is_async(cls: type, library: str) -> bool | None:
+    """Say whether a class is an asynchronous client of a library, None if it is no client of it.
+
+    By the names of its bases: the clients for clouds have no other class in common, and a Mock with
+    a ``spec`` claims to be an instance of whatever it is asked about.
+    """
+    for base in cls.__mro__:
+        if base.__module__ == f"{library}._base_client":
+            if base.__name__ == "SyncAPIClient":
+                return False
+            if base.__name__ == "AsyncAPIClient":
+                return True
+    return None
+
+
+def _copy(client: T, library: str) -> T:
     derived = copy.copy(client)
     for name, value in list(vars(derived).items()):
         if name in _OURS and hasattr(value, "fallom_inner"):
             delattr(derived, name)  # a wrapped client: derive from what it was made of
-        elif _is_cached(type(client), name, value, client):
+        elif _is_cached(client, name, value, library):
             delattr(derived, name)
         elif getattr(value, "_client", None) is client:
             return client.with_options()  # type: ignore[union-attr, no-any-return]
     return derived
 
 
-def _is_cached(cls: type, name: str, value: Any, client: Any) -> bool:
+def _is_cached(client: Any, name: str, value: Any, library: str) -> bool:
     """Say whether an attribute is a resource that the copy will make anew when it is asked for."""
-    for owner in cls.__mro__:
+    for owner in type(client).__mro__:
         if name in vars(owner):
             if not isinstance(vars(owner)[name], functools.cached_property):
                 return False
             # One that a subclass of the caller's caches is kept, unless it would bypass us.
-            is_vendors = owner.__module__.partition(".")[0] in ("openai", "anthropic")
+            is_vendors = owner.__module__.partition(".")[0] == library
             return is_vendors or getattr(value, "_client", None) is client
     return False
 
@@ -213,7 +239,7 @@ class _Observer:
             tracing = self._tracing
             body = kwargs.get("body")
             is_stream = bool(kwargs.get("stream"))
-            reader = self._dialect.reader(path, body, is_stream, tracing.content_captured)
+            reader = self._dialect.reader(path, body, tracing.content_captured)
             if reader is None:
                 return None, None
             call = Call(tracing, reader, self._client_attributes())

@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from fallom._core.span import Tracing
-from fallom.integrations._call import Reader, give_up
+from fallom.integrations._call import Reader
 from fallom.integrations._content import field
 from fallom.integrations._openai_chat import ChatReader
+from fallom.integrations._openai_media import (
+    CompletionReader,
+    EmbeddingsReader,
+    ImageReader,
+    SpeechReader,
+    TranscriptReader,
+)
+from fallom.integrations._openai_responses import ResponsesReader
 from fallom.integrations._provider import provider_of
-from fallom.integrations._stainless import Change, Dialect, derive
+from fallom.integrations._stainless import Change, Dialect, wrap
 
 __all__ = ["wrap_openai"]
 
@@ -39,25 +46,7 @@ def wrap_openai(client: T, tracing: Tracing) -> T:
         client: An ``OpenAI`` or ``AsyncOpenAI``, or of a class derived from them.
         tracing: Where the spans go.
     """
-    library = sys.modules.get("openai")
-    kinds = [getattr(library, name, None) for name in ("OpenAI", "AsyncOpenAI")]
-    for kind in kinds:
-        # By type(): a Mock with a spec says of itself that it is an instance.
-        if isinstance(kind, type) and issubclass(type(client), kind):
-            try:
-                return derive(client, tracing, _DIALECT, is_async=kind is kinds[1])
-            except Exception as error:  # noqa: BLE001  # named edge guard: an untraced client serves
-                give_up(tracing, "unknown_client", error)
-                return client
-    give_up(
-        tracing,
-        "unknown_client",
-        TypeError(
-            f"wrap_openai got an object of {type(client).__module__}.{type(client).__qualname__}; "
-            "it is used without tracing. Pass an openai.OpenAI or openai.AsyncOpenAI client."
-        ),
-    )
-    return client
+    return wrap(client, tracing, _DIALECT)
 
 
 def _provider(client: Any) -> str:
@@ -65,7 +54,7 @@ def _provider(client: Any) -> str:
     return provider_of(str(client.base_url), default)
 
 
-def _reader(path: str, body: Any, is_stream: bool, content_captured: bool) -> Reader | None:
+def _reader(path: str, body: Any, content_captured: bool) -> Reader | None:
     make = _READERS.get(path.partition("?")[0])
     return None if make is None else make(body, content_captured)
 
@@ -106,5 +95,17 @@ def _is_usage_refused(error: BaseException) -> bool:
     return is_refusal and any(word in str(error) for word in ("stream_options", "include_usage"))
 
 
-_READERS: dict[str, Any] = {"/chat/completions": ChatReader}
-_DIALECT = Dialect(_provider, _reader, _ask_for_usage)
+_READERS: dict[str, Callable[[Any, bool], Reader]] = {
+    "/chat/completions": ChatReader,
+    "/responses": ResponsesReader,
+    "/responses/compact": ResponsesReader,
+    "/completions": CompletionReader,
+    "/embeddings": EmbeddingsReader,
+    "/images/generations": ImageReader,
+    "/images/edits": ImageReader,
+    "/images/variations": ImageReader,
+    "/audio/speech": SpeechReader,
+    "/audio/transcriptions": TranscriptReader,
+    "/audio/translations": TranscriptReader,
+}
+_DIALECT = Dialect("openai", _provider, _reader, _ask_for_usage)

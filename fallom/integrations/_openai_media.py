@@ -1,0 +1,208 @@
+"""Reading OpenAI's smaller APIs: embeddings, images, sound, and the legacy text completions.
+
+Of what they make or are given as files nothing is kept: no picture, no sound, no vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fallom._core.span import AttributeValue
+from fallom.integrations import _attributes as names
+from fallom.integrations._content import Room, clean, encode_messages, field, items
+from fallom.integrations._openai_chat import chat_usage
+from fallom.integrations._reading import (
+    Answer,
+    Gathered,
+    numbers,
+    sampling,
+    text_part,
+    token_count,
+    words,
+)
+
+__all__ = [
+    "CompletionReader",
+    "EmbeddingsReader",
+    "ImageReader",
+    "SpeechReader",
+    "TranscriptReader",
+]
+
+
+class _Reader:
+    """What these readers share: a model, an answer with an id and usage, and no content."""
+
+    operation = "generate_content"
+    has_text = True
+    output_type = ""
+
+    def __init__(self, body: Any, content_captured: bool) -> None:
+        self._body = body
+        self._content_captured = content_captured
+        self._answer = Answer()
+        self.model = clean(str(field(body, "model") or ""))
+        self.failure = ""
+
+    def request(self) -> dict[str, AttributeValue]:
+        """Give the request's attributes."""
+        body, self._body = self._body, None
+        found = sampling(body)
+        if self.model:
+            found[names.REQUEST_MODEL] = self.model
+        if self.output_type:
+            found[names.OUTPUT_TYPE] = self.output_type
+        count = token_count(body, "n")
+        numbers(found, {names.CHOICE_COUNT: None if count == 1 else count})
+        self._more(found, body)
+        return found
+
+    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
+        """Add what this API's request has besides."""
+
+    def _prompt(self, found: dict[str, AttributeValue], prompt: Any) -> None:
+        if self._content_captured and isinstance(prompt, (str, list, tuple)):
+            prompts = [prompt] if isinstance(prompt, str) else prompt
+            found[names.INPUT_MESSAGES] = encode_messages(
+                prompts, lambda text: {"role": "user", "parts": [text_part(Room(), text)]}
+            )
+
+    def piece(self, piece: Any) -> None:
+        """Take an event of a stream."""
+        self._answer.named(piece)
+        usage = field(piece, "usage")
+        if usage is not None:
+            numbers(
+                self._answer.usage,
+                {
+                    names.INPUT_TOKENS: token_count(usage, "input_tokens"),
+                    names.OUTPUT_TOKENS: token_count(usage, "output_tokens"),
+                },
+            )
+
+    def whole(self, answer: Any) -> None:
+        """Take an answer."""
+        self.piece(answer)
+
+    def answer(self, is_stream: bool) -> dict[str, AttributeValue]:
+        """Give the answer's attributes."""
+        return self._answer.attributes()
+
+
+class EmbeddingsReader(_Reader):
+    """Reads one call of ``/embeddings``. The texts are not recorded: they are whole libraries."""
+
+    operation = "embeddings"
+
+    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
+        numbers(found, {names.DIMENSION_COUNT: token_count(body, "dimensions")})
+        formats = words(field(body, "encoding_format"))
+        if formats:
+            found[names.ENCODING_FORMATS] = formats
+
+    def whole(self, answer: Any) -> None:
+        """Take the vectors' envelope, and the length of the first."""
+        self._answer.named(answer)
+        self._answer.usage = chat_usage(field(answer, "usage"))
+        vectors = items(field(answer, "data"))
+        vector = field(vectors[0], "embedding") if vectors else None
+        if isinstance(vector, list):
+            self._answer.usage[names.DIMENSION_COUNT] = len(vector)
+
+
+class ImageReader(_Reader):
+    """Reads one call of ``/images/...``."""
+
+    output_type = "image"
+
+    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
+        self._prompt(found, field(body, "prompt"))
+
+
+class SpeechReader(_Reader):
+    """Reads one call of ``/audio/speech``. Its answer is sound: not a byte of it is looked at."""
+
+    has_text = False
+    output_type = "speech"
+
+    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
+        self._prompt(found, field(body, "input"))
+
+    def whole(self, answer: Any) -> None:
+        """Take nothing."""
+
+
+class TranscriptReader(_Reader):
+    """Reads one call of ``/audio/transcriptions`` or ``/audio/translations``."""
+
+    output_type = "text"
+
+    def __init__(self, body: Any, content_captured: bool) -> None:
+        super().__init__(body, content_captured)
+        self._text = Gathered()
+
+    def piece(self, piece: Any) -> None:
+        """Take an event of a stream."""
+        super().piece(piece)
+        if self._content_captured and field(piece, "type") == "transcript.text.delta":
+            self._text.add(field(piece, "delta"))
+
+    def whole(self, answer: Any) -> None:
+        """Take a transcript, which is bare text in some formats."""
+        super().whole(answer)
+        if self._content_captured:
+            self._text.add(answer if isinstance(answer, str) else field(answer, "text"))
+
+    def answer(self, is_stream: bool) -> dict[str, AttributeValue]:
+        """Give the answer's attributes."""
+        found = super().answer(is_stream)
+        if self._text:
+            message = {"role": "assistant", "parts": [text_part(Room(), str(self._text))]}
+            message["finish_reason"] = "stop"
+            found[names.OUTPUT_MESSAGES] = encode_messages([message], lambda built: built)
+        return found
+
+
+class CompletionReader(_Reader):
+    """Reads one call of the legacy ``/completions``."""
+
+    operation = "text_completion"
+
+    def __init__(self, body: Any, content_captured: bool) -> None:
+        super().__init__(body, content_captured)
+        self._texts: dict[int, Gathered] = {}
+
+    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
+        numbers(found, {names.MAX_TOKENS: token_count(body, "max_tokens")})
+        stop = words(field(body, "stop"))
+        if stop:
+            found[names.STOP_SEQUENCES] = stop
+        prompt = field(body, "prompt")
+        if items(prompt) and not isinstance(prompt[0], str):
+            prompt = "[tokens]"  # a prompt may be given as numbers, or as lists of them
+        self._prompt(found, prompt)
+
+    def piece(self, piece: Any) -> None:
+        """Take a chunk, or a completion: their choices are alike."""
+        self._answer.named(piece)
+        usage = field(piece, "usage")
+        if usage is not None:
+            self._answer.usage = chat_usage(usage)
+        for choice in items(field(piece, "choices")):
+            index = self._answer.choice(field(choice, "index"), field(choice, "finish_reason"))
+            if self._content_captured:
+                self._texts.setdefault(index, Gathered()).add(field(choice, "text"))
+
+    def answer(self, is_stream: bool) -> dict[str, AttributeValue]:
+        """Give the answer's attributes."""
+        if is_stream and not self._answer.reasons:
+            self._answer.choice(0, None)
+        found = super().answer(is_stream)
+        if self._texts:
+            found[names.OUTPUT_MESSAGES] = encode_messages(
+                sorted(self._texts),
+                lambda index: self._answer.message(
+                    index, "assistant", [text_part(Room(), str(self._texts[index]))]
+                ),
+            )
+        return found
