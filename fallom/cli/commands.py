@@ -1,0 +1,146 @@
+"""The command line's root: the list of commands, and the way from an error to an exit code.
+
+Commands import what they need when they run, so that ``fallom --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from fallom._core.errors import ConfigurationError
+from fallom._version import __version__
+from fallom.cli.flusher import FLUSHER_SUMMARY
+
+__all__ = ["run_commands"]
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  done, and something is wrong (the output says what)
+  2  the command line or a setting cannot be used
+  130  interrupted"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="fallom", message="%(prog)s %(version)s")
+def root() -> None:
+    """Model A/B testing, prompt management and loss-free tracing for LLM applications."""
+
+
+@root.command(epilog=_EXIT_CODES)
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=4499,
+    show_default=True,
+    help="0 takes any that is free.",
+)
+@click.option(
+    "--db",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The SQLite file to keep what comes in; by default dev.db in the user's state directory.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="SPEC",
+    help="Misbehave, for example 503,path=/v1/traces,times=3. May be given several times.",
+)
+@click.option(
+    "--port-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the port there once it listens.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer to this name too, for example that of a container.",
+)
+@click.option("--quiet", is_flag=True, help="No banner.")
+@click.option("--until-stdin-closes", is_flag=True, hidden=True)
+def dev(  # noqa: PLR0917  click gives them by name
+    folder: Path | None,
+    host: str,
+    port: int,
+    db: Path | None,
+    faults: tuple[str, ...],
+    port_file: Path | None,
+    hosts: tuple[str, ...],
+    quiet: bool,
+    until_stdin_closes: bool,
+) -> None:
+    """Run the local cloud: configs and prompts from FOLDER, traces into SQLite, a model that echoes.
+
+    FOLDER holds configs/*.yaml, prompts/*.yaml and prompt-ab-tests/*.yaml (or JSON), and is read
+    again when it is edited. Without FOLDER a small sample is served.
+    """
+    from fallom.dev.faults import parse_fault
+    from fallom.dev.run import CloudOptions, default_database, run_cloud, sample_folder
+
+    run_cloud(
+        CloudOptions(
+            folder=folder or sample_folder(),
+            db=db or default_database(),
+            host=host,
+            port=port,
+            hosts=hosts,
+            faults=[parse_fault(spec) for spec in faults],
+            port_file=port_file,
+            quiet=quiet,
+            until_stdin_closes=until_stdin_closes,
+        )
+    )
+
+
+@root.command(
+    short_help=FLUSHER_SUMMARY,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def flusher(arguments: tuple[str, ...]) -> None:
+    """Stand in the list of commands; ``fallom.__main__`` runs the real one without click."""
+    from fallom.cli.flusher import run_flusher
+
+    sys.exit(run_flusher(arguments))
+
+
+@root.command(epilog=_EXIT_CODES)
+@click.option("--json", "as_json", is_flag=True, help="Everything, for scripts.")
+def status(as_json: bool) -> None:
+    """Show flusher, spool, snapshot and drops of this host.
+
+    The settings come from the environment, and must be those of the applications.
+    """
+    from fallom.cli.status import show_status
+
+    sys.exit(show_status(as_json))
+
+
+def run_commands(arguments: Sequence[str]) -> int:
+    """Run a command; give its exit code."""
+    try:
+        code = root.main(args=list(arguments), prog_name="fallom", standalone_mode=False)
+    except ConfigurationError as error:
+        click.echo(f"fallom: {error}", err=True)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return code if isinstance(code, int) else 0

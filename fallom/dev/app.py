@@ -1,0 +1,78 @@
+"""``build_app``: the local cloud's rooms put together as one ASGI application.
+
+A request's walk: log (everything is counted) -> guard (strangers out) -> faults -> the routes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fallom.dev.fault_injection import FaultBoard, FaultInjection, fault_routes
+from fallom.dev.faults import Fault
+from fallom.dev.folder import Folder
+from fallom.dev.guard import LoopbackGuard
+from fallom.dev.ingest import ingest_routes
+from fallom.dev.inspection import inspection_routes
+from fallom.dev.provider import provider_routes
+from fallom.dev.recorder import Recorder
+from fallom.dev.request_log import RequestLog
+from fallom.dev.serving import Desk, serving_routes
+
+__all__ = ["build_app"]
+
+
+def build_app(
+    folder: Folder,
+    recorder: Recorder,
+    *,
+    hosts: Collection[str] = (),
+    addresses_allowed: bool = False,
+    faults: Collection[Fault] = (),
+) -> Starlette:
+    """Give the application; it closes ``recorder`` when it is shut down."""
+    desk = Desk(folder)
+    desk.look()
+    board = FaultBoard(faults)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        desk.close()
+        recorder.close()
+
+    return Starlette(
+        routes=[
+            *serving_routes(desk),
+            *ingest_routes(recorder),
+            *provider_routes(),
+            *inspection_routes(recorder, desk),
+            *fault_routes(board),
+        ],
+        middleware=[
+            Middleware(RequestLog, recorder=recorder),
+            Middleware(LoopbackGuard, hosts=hosts, addresses_allowed=addresses_allowed),
+            Middleware(FaultInjection, board=board),
+        ],
+        exception_handlers={HTTPException: _refused, sqlite3.Error: _not_stored},
+        lifespan=lifespan,
+    )
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(
+        {"error": error.detail}, status_code=error.status_code, headers=error.headers
+    )
+
+
+async def _not_stored(_: Request, error: Exception) -> Response:
+    """A full disk is no fault of the sender: 503 has it try again."""
+    return JSONResponse({"error": f"The database refused: {error}."}, status_code=503)

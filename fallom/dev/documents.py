@@ -1,0 +1,142 @@
+"""``load_documents``: the text of a YAML or JSON file to plain data that knows its lines.
+
+YAML is read with the safe constructor only: a tag that would build an object is an error. The tree
+of nodes is kept beside the data, so that a mistake found later can be told with line and column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import yaml
+
+__all__ = ["Document", "FileError", "Path", "load_document"]
+
+Path: TypeAlias = "tuple[str | int, ...]"  # keys and list positions from the document's root
+
+
+class FileError(ValueError):
+    """Something in a file that cannot be served.
+
+    Attributes:
+        line: Counted from 1; 0 when it is the whole file.
+        column: Counted from 1; 0 when it is the whole file.
+    """
+
+    def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The data of a file, and where each part of it stands."""
+
+    data: Any
+    root: yaml.Node | None
+
+    def error(self, message: str, path: Path) -> FileError:
+        """Give the error for the value at ``path``, or for the nearest thing around it."""
+        node = self.root
+        mark = node.start_mark if node else None
+        for step in path:
+            found = _child(node, step)
+            if found is None:
+                break
+            node, mark = found
+        return FileError(message, mark.line + 1, mark.column + 1) if mark else FileError(message)
+
+
+def load_document(text: str, is_json: bool) -> Document:
+    """Parse a file.
+
+    Raises:
+        FileError: The text is not YAML or JSON, or a key stands twice in one mapping.
+    """
+    try:
+        return _load_json(text) if is_json else _load_yaml(text)
+    except RecursionError:
+        raise FileError("the file is nested too deeply; expected a handful of levels") from None
+
+
+def _load_yaml(text: str) -> Document:
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        for key in _repeated_keys(root):
+            raise FileError(
+                f"the key {key.value!r} stands twice in the same mapping; remove one of them",
+                key.start_mark.line + 1,
+                key.start_mark.column + 1,
+            )
+        data = None if root is None else loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = " ".join(filter(None, (error.problem, error.context and f"({error.context})")))
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        raise FileError(f"not YAML: {message}{_hint(message, text, line)}", line, column) from None
+    except yaml.YAMLError as error:  # a character that YAML does not allow has no mark
+        raise FileError(f"not YAML: {error}") from None
+    except ValueError as error:  # the constructor of dates, for example 2024-13-45
+        raise FileError(f"not YAML: {error}; quote text that looks like a date") from None
+    finally:
+        loader.dispose()
+    return Document(data, root)
+
+
+def _load_json(text: str) -> Document:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FileError(f"not JSON: {error.msg}", error.lineno, error.colno) from None
+    try:  # for the lines only: nearly all JSON is YAML, and where it is not, lines are left out
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        root = None
+    return Document(data, root)
+
+
+def _hint(message: str, text: str, line: int) -> str:
+    lines = text.splitlines()
+    if "\\t" in message or (0 < line <= len(lines) and lines[line - 1][:1] == "\t"):
+        return "; indent by spaces, YAML does not allow tabs"
+    if "mapping values are not allowed" in message:
+        return "; quote a text that holds ': ', and check the indentation"
+    return ""
+
+
+def _repeated_keys(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    seen: set[int] = set()  # an alias gives the same node again, even within itself
+    waiting = [root] if root is not None else []
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                    if key.value in names:
+                        yield key
+                    names.add(key.value)
+                waiting.append(value)
+
+
+def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yaml.Mark] | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        child = node.value[step]
+        return child, child.start_mark
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value == str(step):
+                # a value on a line of its own is better found by its key
+                same_line = value.start_mark.line == key.start_mark.line
+                return value, value.start_mark if same_line else key.start_mark
+    return None

@@ -1,0 +1,83 @@
+"""``Recorder``: the store's writer and reader, seen from the event loop.
+
+Two threads, one each way: a slow query must not hold up an acknowledgement, and SQLite must not hold
+up the loop. Rows that somebody waits for are committed when ``store`` returns; log rows (``note``)
+ride along with the next transaction, and ``stats`` and ``rows`` see all that was noted before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from fallom.dev.store import ExposureRow, FetchRow, MetricsRow, SpanRow, Store
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """One store, written by one thread and read by another."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the store; see ``Store`` for what is raised."""
+        self._written = Store(path)
+        self._read = Store(path)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="fallom-dev-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="fallom-dev-reader")
+        self._noted: deque[FetchRow] = deque()
+
+    async def store(self, rows: Callable[[], Iterable[SpanRow | ExposureRow | MetricsRow]]) -> None:
+        """Commit the rows that ``rows`` gives; it is called in the writer's thread.
+
+        Decoding a batch takes as long as storing it, so both happen off the loop.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, lambda: self._add([*rows(), *self._take()]))
+
+    def note(self, row: FetchRow) -> None:
+        """Store a log row soon; nobody waits for it."""
+        self._noted.append(row)
+        if len(self._noted) == 1:  # one job for all that is noted until the thread gets to it
+            self._writer.submit(lambda: self._add(self._take()))
+
+    async def stats(self) -> dict[str, Any]:
+        """Count what was received, everything noted included."""
+        await self._settle()
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._read.stats)
+
+    async def rows(self, table: str, after: int, limit: int) -> list[dict[str, Any]]:
+        """Give rows of a table, everything noted included."""
+        await self._settle()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, self._read.rows, table, after, limit)
+
+    async def clear(self) -> None:
+        """Forget everything that was received."""
+        await self._settle()
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._written.clear)
+
+    def close(self) -> None:
+        """Store what is noted and close; blocks until the threads are done."""
+        self._writer.submit(lambda: self._add(self._take()))
+        self._writer.shutdown()
+        self._reader.shutdown()
+        self._written.close()
+        self._read.close()
+
+    async def _settle(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, lambda: self._add(self._take()))
+
+    def _take(self) -> list[FetchRow]:
+        taken = []
+        while self._noted:
+            taken.append(self._noted.popleft())
+        return taken
+
+    def _add(self, rows: list[Any]) -> None:
+        if rows:
+            self._written.add(rows)

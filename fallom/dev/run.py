@@ -1,0 +1,192 @@
+"""``run_cloud``: bind, serve until a signal, say where."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fallom._core.errors import ConfigurationError
+from fallom.dev.app import build_app
+from fallom.dev.fault_injection import TRANSPORT
+from fallom.dev.faults import Fault
+from fallom.dev.folder import Folder
+from fallom.dev.guard import is_loopback
+from fallom.dev.recorder import Recorder
+
+__all__ = ["CloudOptions", "default_database", "run_cloud", "sample_folder"]
+
+_SHUTDOWN_S = 2  # how long requests in flight may take once we were told to stop; a guess
+
+
+@dataclass(frozen=True, slots=True)
+class CloudOptions:
+    """What ``fallom dev`` was asked for."""
+
+    folder: Path
+    db: Path
+    host: str = "127.0.0.1"
+    port: int = 4499  # 0: any that is free
+    hosts: Collection[str] = ()  # further names that the Host header may have
+    faults: Collection[Fault] = ()
+    port_file: Path | None = None
+    quiet: bool = False
+    until_stdin_closes: bool = False  # so that a cloud never outlives the test that started it
+    notes: Collection[str] = field(default=())
+
+
+def default_database() -> Path:
+    """Give the file that is used when no other is asked for."""
+    return Path(platformdirs.user_state_dir("fallom", appauthor=False)) / "dev.db"
+
+
+def sample_folder() -> Path:
+    """Give the folder that is served when no other is asked for."""
+    return Path(__file__).parent / "sample"
+
+
+def run_cloud(options: CloudOptions) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: The folder, database or address cannot be used.
+    """
+    folder = Folder(options.folder)
+    for note in (*options.notes, *folder.notes):
+        _say(note, sys.stderr)
+    listener = _bound(options.host, options.port)
+    recorder = Recorder(options.db)
+    app = build_app(
+        folder,
+        recorder,
+        hosts=(options.host, *options.hosts),
+        addresses_allowed=not is_loopback(options.host),
+        faults=options.faults,
+    )
+    config = uvicorn.Config(
+        app,
+        http=_Connection,
+        ws="none",
+        lifespan="on",
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
+    server = _Server(config, options, listener.getsockname()[1])
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # The server re-raises the signal that ended it once it has shut down in order; without
+    # handlers of ours that would turn an orderly end into a death by signal.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    if options.until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, options: CloudOptions, port: int) -> None:
+        super().__init__(config)
+        self._options = options
+        self._port = port
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self._options.quiet:
+            _say(_banner(self._options, self._port), sys.stdout)
+        if self._options.port_file:
+            _write_whole(self._options.port_file, f"{self._port}\n")
+
+
+class _Connection(H11Protocol):
+    """HTTP/1.1 whose application can see the connection, to break it on purpose."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        app: ASGIApp = self.app
+
+        async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("extensions", {})[TRANSPORT] = transport
+            await app(scope, receive, send)
+
+        self.app: Any = with_transport
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            # a restarted cloud must not wait for the old connections to be forgotten
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(
+            f"--host {host} --port {port}: {error}. Stop what listens there, or give another "
+            "port; --port 0 takes any that is free.",
+            "port",
+        ) from None
+    return listener
+
+
+def _banner(options: CloudOptions, port: int) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    shown = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else host  # noqa: S104
+    url = f"http://{shown}:{port}"
+    lines = [
+        f"fallom dev: the local cloud is at {url}",
+        f"  serves  {options.folder}",
+        f"  keeps   {options.db}",
+        *(f"  fault   {fault.to_dict()}" for fault in options.faults),
+        "Paste this into the shell of your application:",
+        "",
+        f"  export FALLOM_TRACES_URL={url} FALLOM_CONFIGS_URL={url} FALLOM_PROMPTS_URL={url}",
+        f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=anything",
+        "",
+        "Ctrl-C stops it.",
+    ]
+    if not is_loopback(options.host):
+        lines.insert(
+            0,
+            f"WARNING: listening on {options.host}: whoever reaches this address can read what "
+            "is stored here, and nobody is asked for a key.",
+        )
+    return "\n".join(lines)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever waits for it never sees a part of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _say(text: str, stream: Any) -> None:
+    print(text, file=stream, flush=True)

@@ -1,0 +1,109 @@
+"""What applications fetch: ``GET /configs``, ``/prompts``, ``/prompt-ab-tests``, a pinned version.
+
+Every answer has a strong ETag, so a poll that finds nothing new costs a 304.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fallom.dev.folder import Catalogue, Folder, Problem
+
+__all__ = ["Desk", "serving_routes"]
+
+
+class Desk:
+    """The folder, seen from the event loop; says on the console what is wrong with its files."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fallom-dev-folder")
+        self._said: tuple[Problem, ...] = ()
+        self._seen: Catalogue | None = None
+
+    async def catalogue(self) -> Catalogue:
+        """Give what the files say now."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self.look)
+
+    def look(self) -> Catalogue:
+        """Give what the files say now, and say what changed; from one thread at a time."""
+        catalogue = self._folder.catalogue()
+        if catalogue is not self._seen:
+            first, self._seen = self._seen is None, catalogue
+            for problem in catalogue.problems:
+                if problem not in self._said:
+                    _say(f"{self._folder.root}/{problem}")
+            mended = {p.file for p in self._said} - {p.file for p in catalogue.problems}
+            for file in sorted(mended):
+                _say(f"{self._folder.root}/{file}: mended")
+            if not first and not catalogue.problems:
+                _say(f"{self._folder.root}: changed, served anew")
+            self._said = catalogue.problems
+        return catalogue
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+
+def serving_routes(desk: Desk) -> list[Route]:
+    """Give the routes, bound to the folder's desk."""
+
+    async def configs(request: Request) -> Response:
+        catalogue = await desk.catalogue()
+        return _tagged(request, {"configs": catalogue.current("configs")})
+
+    async def prompts(request: Request) -> Response:
+        # All versions, in ascending order: there is no call for one version of a prompt, so a
+        # pinned one is known only from here, and published SDKs take the last one as current.
+        catalogue = await desk.catalogue()
+        return _tagged(request, {"prompts": catalogue.all_versions("prompts")})
+
+    async def tests(request: Request) -> Response:
+        catalogue = await desk.catalogue()
+        return _tagged(request, {"prompt_ab_tests": catalogue.current("prompt_ab_tests")})
+
+    async def pinned(request: Request) -> Response:
+        key, version = request.path_params["key"], request.path_params["version"]
+        config = (await desk.catalogue()).version("configs", key, version)
+        if config is None:
+            return JSONResponse(
+                {"error": f"There is no version {version} of config {key!r}."}, status_code=404
+            )
+        return _tagged(request, config)
+
+    return [
+        Route("/configs", configs),
+        Route("/configs/{key:path}/version/{version:int}", pinned),
+        Route("/prompts", prompts),
+        Route("/prompt-ab-tests", tests),
+    ]
+
+
+def _tagged(request: Request, payload: dict[str, Any]) -> Response:
+    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"etag": etag, "cache-control": "no-cache"}
+    if _matches(request.headers.get("if-none-match", ""), etag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Compare as RFC 9110 section 13.1.2 has it: weakly, against a list, or ``*``."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or "*" in tags
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  the console is this tool's face
