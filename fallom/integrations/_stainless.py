@@ -6,8 +6,7 @@ first use. So a copy of the client that holds no resources yet needs one method 
 
 The copy is made by ``copy.copy``: it has the class, the options and every attribute that a subclass
 or the caller put on the client, and shares the HTTP pool, without running a constructor whose
-parameters we cannot know; 5 us instead of 140 for ``with_options()``. Where an old version makes its
-resources in the constructor, ``with_options()`` has to do. The caller's client is never changed.
+parameters we cannot know, as ``with_options()`` would. The caller's client is never changed.
 """
 
 from __future__ import annotations
@@ -98,8 +97,6 @@ def _copy(client: T, library: str) -> T:
             delattr(derived, name)  # a wrapped client: derive from what it was made of
         elif _is_cached(client, name, value, library):
             delattr(derived, name)
-        elif getattr(value, "_client", None) is client:
-            return client.with_options()  # type: ignore[union-attr, no-any-return]
     return derived
 
 
@@ -121,6 +118,20 @@ def _hook(client: Any, tracing: Tracing, dialect: Dialect, is_async: bool) -> No
     client.copy = _copier(client.copy, tracing, dialect, is_async)
     client.with_options = _copier(client.with_options, tracing, dialect, is_async)
     client._prepare_request = _attempt_counter(client._prepare_request)
+    for name, value in list(vars(client).items()):
+        if _is_resource(value, dialect.library):
+            setattr(client, name, type(value)(client))  # it took the untraced post
+
+
+def _is_resource(value: Any, library: str) -> bool:
+    """Say whether a value is one of a library's resources, or its view of raw responses.
+
+    Old versions, and the clients for Bedrock and Vertex, make them in their constructors.
+    """
+    cls = type(value)
+    is_view = cls.__name__.endswith(("WithRawResponse", "WithStreamedResponse"))
+    is_kind = is_view or hasattr(value, "_post")
+    return is_kind and cls.__module__.partition(".")[0] == library
 
 
 def _copier(
