@@ -267,15 +267,15 @@ class _Observer:
     ) -> None:
         """Observe what the caller is about to get."""
         try:
-            response = getattr(answer, "http_response", None) or getattr(answer, "response", None)
-            headers = getattr(response, "headers", None)
-            request_id = getattr(answer, "_request_id", None) or _request_id(headers)
-            call.note(names.REQUEST_ID, request_id)
-            if hasattr(answer, "http_response"):
-                _watch_raw(answer.http_response, call)
-            elif kwargs.get("stream") and hasattr(answer, "_iterator"):
+            if kwargs.get("stream") and hasattr(answer, "_iterator"):
+                # First of all: it also keeps from the caller what only our change brought.
                 watch_stream(answer, call, change.is_hidden if change else None)
+                _note_request_id(answer, call)
+            elif hasattr(answer, "http_response"):
+                _note_request_id(answer, call)
+                _watch_raw(answer.http_response, call)
             else:
+                _note_request_id(answer, call)
                 call.answered(answer)
         except Exception as error:  # noqa: BLE001  # named edge guard: costs the span, not the call
             call.abandon(error)
@@ -305,7 +305,10 @@ def _is_raw(options: Mapping[str, Any]) -> bool:
     return any(str(name).lower() == _RAW_HEADER for name in headers)
 
 
-def _request_id(headers: Any) -> Any:
-    if headers is None:
-        return None
-    return headers.get("x-request-id") or headers.get("request-id")
+def _note_request_id(answer: Any, call: Call) -> None:
+    identity = getattr(answer, "_request_id", None)
+    if identity is None:
+        response = getattr(answer, "http_response", None) or getattr(answer, "response", None)
+        headers = getattr(response, "headers", None) or {}
+        identity = headers.get("x-request-id") or headers.get("request-id")
+    call.note(names.REQUEST_ID, identity)

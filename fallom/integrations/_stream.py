@@ -41,8 +41,8 @@ def watch_stream(stream: Any, call: Call, is_hidden: Callable[[Any], bool] | Non
     """
     is_async = hasattr(type(stream), "__anext__")
     iterator = _AsyncEvents if is_async else _Events
-    watch_body(stream.response, call)
     stream._iterator = iterator(stream._iterator, call, is_hidden)
+    watch_body(stream.response, call)
 
 
 def watch_body(response: Any, call: Call) -> None:
