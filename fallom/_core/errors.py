@@ -4,6 +4,7 @@
     ├── ConfigurationError (ValueError)        a setting or environment variable
     │   ├── UnknownParameterError (TypeError)  a keyword that ``init`` does not have
     │   └── StateDirectoryError (OSError)      a directory that cannot be used safely
+    ├── NoSessionError (ValueError)            a call that needs a session and has none
     ├── NotFoundError (LookupError, ValueError)  a config, prompt or test that is not known
     └── PayloadError (ValueError)              one item of a payload that cannot be served
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 __all__ = [
     "ConfigurationError",
     "FallomError",
+    "NoSessionError",
     "NotFoundError",
     "PayloadError",
     "StateDirectoryError",
@@ -51,6 +53,10 @@ class StateDirectoryError(ConfigurationError, OSError):
 
     def __str__(self) -> str:  # OSError would print its errno form
         return str(self.args[0])
+
+
+class NoSessionError(FallomError, ValueError):
+    """A call that needs a session: neither given, nor set in this context."""
 
 
 class NotFoundError(FallomError, LookupError, ValueError):

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from fallom._core.errors import ConfigurationError, UnknownParameterError
 
-__all__ = ["Settings", "resolve_settings", "settings_from_dict", "settings_to_dict"]
+__all__ = ["Settings", "is_hosted", "resolve_settings", "settings_from_dict", "settings_to_dict"]
 
 _MIB = 1 << 20
 _FALSE_WORDS = ("false", "0", "no")  # as the published SDKs read FALLOM_CAPTURE_CONTENT
@@ -80,6 +80,12 @@ class Settings:
         for name in sorted(self.traces_headers):
             parts += [name, self.traces_headers[name]]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def is_hosted(url: str) -> bool:
+    """Tell whether a URL is the hosted service's, which answers nobody without a key."""
+    host = urlsplit(url).hostname or ""
+    return host == "fallom.com" or host.endswith(".fallom.com")
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fallom._flusher.otlp import encode_traces, metrics_span, partial_success
 from fallom._spool.frame import Kind
 from fallom._spool.reader import Item
 
-__all__ = ["Delivery", "Result", "deliver_json", "deliver_otlp"]
+__all__ = ["Delivery", "Result", "deliver_json", "deliver_otlp", "withhold"]
 
 EXCHANGE_DEADLINE_S = 10.0  # giving up earlier sends twice what the server is still working on
 CONNECTIONS = 4  # of a lane that posts one record a request
@@ -129,6 +129,16 @@ def deliver_json(
                 result.unsent += items[start + CONNECTIONS :]
                 break
         return result
+
+    return deliver
+
+
+def withhold(reason: str) -> Delivery:
+    """Give the way in which nothing is posted, and everything kept."""
+
+    def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
+        del attempt, now_unix_s
+        return Result(unsent=items, outcome=Outcome(Verdict.PAUSE, reason))
 
     return deliver
 

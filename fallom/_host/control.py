@@ -45,6 +45,7 @@ __all__ = ["BEAT_STALE_NS", "ControlPage", "Drop", "Tally", "pack_version"]
 
 PAGE_BYTES = 4096
 BEAT_STALE_NS = 1_500_000_000  # three beats of 0.5 s
+BEAT_AHEAD_NS = 50_000_000
 LOCK_DEADLINE_S = 0.05  # to add to a counter; beyond it the count is kept by the caller for later
 
 _NAME = "control"
@@ -141,8 +142,11 @@ class ControlPage:
         return self._words[_GENERATION]
 
     def is_alive(self, monotonic_ns: int) -> bool:
-        """Tell whether a flusher beat within the last 1.5 s; a beat from the future is stale."""
-        return 0 <= monotonic_ns - self._words[_BEAT] <= BEAT_STALE_NS
+        """Tell whether a flusher beat within the last 1.5 s; a beat from the future is stale.
+
+        But for 50 ms: it may beat between the caller's look at the clock and this one at the page.
+        """
+        return -BEAT_AHEAD_NS <= monotonic_ns - self._words[_BEAT] <= BEAT_STALE_NS
 
     def is_leaving(self) -> bool:
         """Tell whether there is no flusher, or one that has said that it is about to leave."""

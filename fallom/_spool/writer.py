@@ -64,6 +64,7 @@ class SpoolWriter:
         resource: Callable[[], Mapping[str, Any]],
         segment_bytes_max: int,
         fsync: str = "none",
+        may_open: Callable[[], bool] = lambda: True,
     ) -> None:
         """Open nothing yet.
 
@@ -72,10 +73,12 @@ class SpoolWriter:
             resource: Gives the resource attributes for a header frame.
             segment_bytes_max: A segment that is longer is sealed.
             fsync: "none", or "always": every record is on the disk before the call returns.
+            may_open: Asked before a segment is opened: is there room for it?
         """
         self._spool = spool
         self._resource = resource
         self._bytes_max = segment_bytes_max
+        self._may_open = may_open
         self._syncs = fsync == "always"
         self._open: dict[Destination, _Open] = {}
         self._refused_ns: dict[Destination, int] = {}
@@ -111,8 +114,8 @@ class SpoolWriter:
                 return Drop.DISK
             try:
                 segment = self._segment(destination, now_ns)
-                if segment is None:
-                    return Drop.NO_DIRECTORY
+                if isinstance(segment, Drop):
+                    return segment
                 frame = encode_frame(kind, payload, segment.seed)
                 return self._append(segment, frame, destination, now_ns)
             except FrameTooLargeError:
@@ -152,8 +155,8 @@ class SpoolWriter:
             self.forget()
         return self._lock
 
-    def _segment(self, destination: Destination, now_ns: int) -> _Open | None:
-        """Give the open segment, making or renewing it as needed."""
+    def _segment(self, destination: Destination, now_ns: int) -> _Open | Drop:
+        """Give the open segment, making or renewing it as needed; or why there is none."""
         segment = self._open.get(destination)
         if segment is not None and not 0 <= now_ns - segment.checked_ns < RETRY_AFTER_NS:
             # Once a second: the host may have closed our number, or removed the directory.
@@ -167,7 +170,9 @@ class SpoolWriter:
         if segment is None:
             spool = self._spool()
             if spool is None:
-                return None
+                return Drop.NO_DIRECTORY
+            if not self._may_open():
+                return Drop.QUOTA
             segment = self._take_over(spool, destination) or _Open(
                 *create_segment(spool, destination)
             )

@@ -1,0 +1,190 @@
+"""The calls of ``fallom`` itself: begin, wait, look, end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from fallom._core.settings import Settings, is_hosted, resolve_settings
+from fallom._flush import POLL_S, flush_steps
+from fallom._runtime import Runtime, current, start
+from fallom._status import read_status
+
+if TYPE_CHECKING:
+    from typing_extensions import Never  # of typing from Python 3.11 on
+
+__all__ = ["aflush", "flush", "init", "shutdown", "status", "wait_until_ready"]
+
+_logger = logging.getLogger("fallom")
+
+
+def init(
+    api_key: str | None = None,
+    traces_url: str | None = None,
+    configs_url: str | None = None,
+    prompts_url: str | None = None,
+    capture_content: bool | None = None,
+    debug: bool | None = None,
+    *,
+    state_dir: str | os.PathLike[str] | None = None,
+    flusher: Literal["process", "external"] | None = None,
+    service_name: str | None = None,
+    traces_headers: Mapping[str, str] | None = None,
+    cold_start_timeout: float | None = None,
+    sync_interval: float | None = None,
+    linger: float | None = None,
+    spool_bytes_max: int | None = None,
+    segment_bytes_max: int | None = None,
+    dead_bytes_max: int | None = None,
+    dead_age_max: float | None = None,
+    fsync: Literal["none", "always"] | None = None,
+    metrics_protocol: Literal["otlp", "json"] | None = None,
+    **unknown: Never,
+) -> None:
+    """Begin. Call it once, where the application starts; before a fork or after, both is fine.
+
+    Calling it again with the same settings does nothing; with others, those hold from then on. An
+    argument that is not given is read from the environment variable ``FALLOM_<NAME>``, and has its
+    default where that is not set either.
+
+    Args:
+        api_key: The account's key. Without it, fallbacks and local URLs work.
+        traces_url: Any OTLP/HTTP base URL; ``/v1/traces`` is added unless it ends so.
+        configs_url: Where model configs are fetched, and exposures go.
+        prompts_url: Where prompts are fetched.
+        capture_content: False for privacy mode: no text of prompts or completions is recorded, nor of
+            errors, which may repeat it. If the environment says no, no argument can say yes.
+        debug: Log at level DEBUG, to the logger ``fallom``.
+        state_dir: The directory for spool and snapshot, on a local disk. By default the user's state
+            directory, ``/var/tmp/fallom-<uid>``, or the temp directory: the first that can be used.
+        flusher: "process": a flusher process is started by itself. "external": somebody runs
+            ``fallom flusher``.
+        service_name: ``service.name`` of the spans' resource; then OTEL_SERVICE_NAME.
+        traces_headers: Headers for ``traces_url``, for backends with other credentials than the key.
+        cold_start_timeout: Seconds that the first call may wait where no config was ever fetched on
+            this host (1; 0 to 60).
+        sync_interval: Seconds between two fetches of configs and prompts (30).
+        linger: Seconds that the flusher stays when no process needs it (10).
+        spool_bytes_max: Bytes that unsent records may take on disk (512 MiB); then the oldest go.
+        segment_bytes_max: Bytes at which a spool file is closed and a new one begun (8 MiB).
+        dead_bytes_max: Bytes that refused records may take on disk (64 MiB).
+        dead_age_max: Seconds for which refused records are kept (14 days).
+        fsync: "none": a span survives the process. "always": it survives a power loss, and each
+            record waits for the disk.
+        metrics_protocol: "otlp": custom metrics are sent as spans. "json": as the published SDKs do,
+            to ``/spans``.
+        **unknown: Nothing; a name that does not exist is an error that says what is near.
+
+    Raises:
+        ConfigurationError: A value that cannot be used; the message says which and how to mend it.
+        StateDirectoryError: ``state_dir`` cannot be used: no directory, another user's, on a network
+            file system, not writable.
+
+    Blocks:
+        For a few milliseconds: opening the state directory, starting the flusher. Never for the network.
+    """
+    arguments = {name: value for name, value in locals().items() if name != "unknown"}
+    settings = resolve_settings({**arguments, **unknown}, os.environ)
+    if settings.debug:
+        _logger.setLevel(logging.DEBUG)
+    runtime = start(settings)
+    if settings.state_dir is not None:
+        runtime.open_place()  # an explicit choice that cannot be used is an error, here and now
+    _warn_without_key(settings, runtime)
+    runtime.look()
+
+
+def flush(timeout: float = 10.0) -> int:
+    """Wait until all that is recorded now, by any process of this host's namespace, is delivered.
+
+    Args:
+        timeout: Seconds to wait at most.
+
+    Returns:
+        How many records the server has not accepted by then; 0 when all is delivered. They are not
+        lost: they stay in the spool.
+
+    Blocks:
+        For up to ``timeout``.
+    """
+    for left in flush_steps(current(), timeout):
+        if left is not None:
+            return left
+        time.sleep(POLL_S)
+    return 0
+
+
+async def aflush(timeout: float = 10.0) -> int:
+    """Wait as ``flush`` does, with the event loop running on."""
+    import asyncio  # only here: whoever awaits this has loaded it already
+
+    for left in flush_steps(current(), timeout):
+        if left is not None:
+            return left
+        await asyncio.sleep(POLL_S)
+    return 0
+
+
+def shutdown() -> None:
+    """Close this process's spool files. Nothing depends on it: what is recorded is safe anyway.
+
+    Recording again afterwards works. Does not wait for delivery: ``flush`` does.
+    """
+    current().seal()
+
+
+def status() -> dict[str, Any]:
+    """Give the state of this host's fallom as plain values; never raises.
+
+    Returns:
+        ``version``, ``pid``, ``namespace``, ``state_dir``; ``flusher`` (``mode``, ``is_alive``, ``pid``,
+        ``version``, ``beat_age_s``, ``paused_s``); ``snapshot`` (``generation``, ``age_s``); ``spool``
+        (``segments``, ``allocated_bytes``, ``unaccepted_bytes``, ``limit_bytes``); ``sent`` (counts
+        since the state directory was made); ``dropped`` (counts by reason, without zeros);
+        ``last_error`` (a sentence, "" for none).
+    """
+    runtime = current()
+    runtime.look()
+    return read_status(runtime)
+
+
+def wait_until_ready(timeout: float = 10.0) -> bool:
+    """Wait until configs and prompts can be read: fetched now, or by an earlier run on this host.
+
+    Args:
+        timeout: Seconds to wait at most.
+
+    Returns:
+        Whether they can.
+
+    Blocks:
+        For up to ``timeout``; not at all where a snapshot is there.
+    """
+    runtime = current()
+    give_up = time.monotonic() + timeout
+    runtime.look()
+    while runtime.snapshot.is_empty():
+        if time.monotonic() >= give_up:
+            return False
+        runtime.look_if_due()
+        time.sleep(0.005)
+    return True
+
+
+def _warn_without_key(settings: Settings, runtime: Runtime) -> None:
+    """Say once what will not work without a key; only where the hosted service is asked."""
+    if settings.api_key is not None:
+        return
+    missing = []
+    if is_hosted(settings.traces_url) and not settings.traces_headers:
+        missing.append("traces are kept on disk and not sent")
+    if is_hosted(settings.configs_url) or is_hosted(settings.prompts_url):
+        missing.append("configs and prompts are not fetched")
+    if missing:
+        runtime.warn(
+            f"no API key: {', '.join(missing)}",
+            "set FALLOM_API_KEY or init(api_key=...); fallbacks and local URLs work without",
+        )

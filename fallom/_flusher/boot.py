@@ -1,0 +1,49 @@
+"""The first lines of a flusher process: run as a script, by ``spawn``, in isolated mode.
+
+Standard library only, until the worker's ``sys.path`` has come in by standard input.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+
+
+def make_independent() -> None:
+    """Shed what a process inherits, so that no host notices this one."""
+    # Descriptors that were opened in C without close-on-exec: a listening socket of uWSGI, say.
+    os.closerange(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 65_536))
+    with suppress(OSError):  # it leads a session already
+        os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's; SIGTERM is what ends a flusher
+    os.umask(0o077)
+    os.chdir("/")
+    with suppress(OSError):
+        os.nice(10)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("500")  # rather us than the application: what is not sent is on disk
+    with suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+
+
+def boot() -> None:
+    """Read what the worker says and become the flusher."""
+    make_independent()
+    told = json.loads(sys.stdin.buffer.read())
+    # First the standard library, so that no file of the application can stand in for it; then what the
+    # worker has, so that its versions are used; last the packages of this interpreter.
+    own = [entry for entry in sys.path if not entry.endswith(("site-packages", "dist-packages"))]
+    theirs = [entry for entry in told["sys_path"] if entry not in own]
+    sys.path[:] = own + theirs + [entry for entry in sys.path if entry not in own + theirs]
+    from fallom._flusher.main import run_spawned  # sys.path was not complete before
+
+    run_spawned(told)
+
+
+if __name__ == "__main__":
+    boot()

@@ -1,0 +1,275 @@
+"""The tick of the flusher: what its main thread does four times a second, and when it leaves.
+
+The main thread touches no network: it beats, carries counts to the control page, keeps the spool within
+its quota, passes wishes on, and decides when to go. Lanes and the sync have threads of their own. Should
+the main thread itself hang, a watchdog in C ends the process, and the next worker starts another.
+
+The order that saves the last span: a worker writes its frame and then looks at the beat; a leaving
+flusher sets the beat to 0 and then looks at the spool once more. Whoever is later sees the other.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from fallom._core.settings import Settings, is_hosted
+from fallom._core.span import wish_of
+from fallom._flusher.dead import DeadLetters
+from fallom._flusher.delivery import (
+    deliver_json,
+    deliver_otlp,
+    exposure_body,
+    metrics_body,
+    withhold,
+)
+from fallom._flusher.election import Election
+from fallom._flusher.exposures import ExposureFilter
+from fallom._flusher.http import Http
+from fallom._flusher.ledger import Ledger
+from fallom._flusher.ship import Channel, Lane
+from fallom._flusher.syncing import SyncThread
+from fallom._flusher.targets import target_hashes
+from fallom._host.control import ControlPage, Drop, Tally, pack_version
+from fallom._host.directory import SHM_SPOOL_BYTES_MAX, StateDirectory
+from fallom._spool.quota import drop_oldest, pressure_of, spool_bytes
+from fallom._spool.reader import SpoolReader
+from fallom._spool.segment import Destination, SegmentName
+from fallom._spool.survey import marks_of, writers_of
+from fallom._version import __version__
+
+__all__ = ["Flusher"]
+
+TICK_S = 0.25
+BEAT_EVERY_NS = 500_000_000
+WATCHDOG_S = 30.0
+LEAVE_WAIT_S = 12.0  # for the exchanges under way: a little more than one may take
+STUCK_LEAVE_S = 600.0  # with no writer and a target that takes nothing: the data stays on disk
+ONCE_PATIENCE_S = 30.0  # of a drain, without anything being accepted
+
+_logger = logging.getLogger("fallom")
+
+
+class Flusher:
+    """The elected process of one namespace."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: StateDirectory,
+        page: ControlPage,
+        election: Election,
+        stop: threading.Event,
+    ) -> None:
+        """Make the lanes; nothing runs yet."""
+        self._settings = settings
+        self._directory = directory
+        self._page = page
+        self._election = election
+        self._stop = stop
+        self._ledger = Ledger()
+        self._dead = DeadLetters(directory.dead, settings.dead_bytes_max, settings.dead_age_max_s)
+        self._targets = target_hashes(settings)
+        self._http = Http()
+        self._lanes = [self._lane(channel) for channel in self._channels()]
+        self._sync = SyncThread(settings, self._http, directory, page, self._ledger)
+        self._wishes = self._reader(Destination.WISHES)
+        self._limit = settings.spool_bytes_max
+        if directory.is_shm:
+            self._limit = min(self._limit, SHM_SPOOL_BYTES_MAX)
+        self._beat_ns = 0
+        self._second_ns = 0
+        self._minute_ns = 0
+        self._busy_ns = time.monotonic_ns()  # when there last was a writer or something to ship
+
+    def run(self, once: bool, lingers: bool) -> int:
+        """Run until told to stop, superseded, or no longer needed.
+
+        Args:
+            once: Return when everything is delivered, or nothing has been for a while.
+            lingers: Leave when no writer lives and nothing is left, ``linger_s`` later.
+
+        Returns:
+            0, or 1 when ``once`` had to leave something behind.
+        """
+        _logger.info("flusher %s leads %s", __version__, self._directory.path)
+        self._ledger.tally(Tally.FLUSHER_STARTS)
+        threads = [self._thread(lane.run, lane.name) for lane in self._lanes]
+        if not once:
+            threads.append(self._thread(self._sync.run, "sync"))
+        why = ""
+        while not why:
+            now_ns = time.monotonic_ns()
+            self._tick(now_ns)
+            why = self._reason_to_leave(now_ns, once, lingers)
+            if not why:
+                self._stop.wait(TICK_S)
+        for lane in self._lanes:
+            lane.stop()
+        self._sync.stop()
+        give_up = time.monotonic() + LEAVE_WAIT_S
+        for thread in threads:
+            while thread.is_alive() and time.monotonic() < give_up:
+                thread.join(0.1)
+                self._beat(time.monotonic_ns())
+        self._carry_over()
+        left = bool(marks_of(self._directory.spool, self._targets))
+        self._page.beat(0)
+        _logger.info("flusher leaves: %s", why)
+        return 1 if once and left else 0
+
+    def _tick(self, now_ns: int) -> None:
+        self._beat(now_ns)
+        self._grant_wishes(now_ns)
+        if now_ns - self._second_ns >= 1_000_000_000:
+            self._second_ns = now_ns
+            self._carry_over()
+            self._keep_quota()
+        if now_ns - self._minute_ns >= 60_000_000_000:
+            self._minute_ns = now_ns
+            self._ledger.drop(Drop.DEAD_EVICTED, self._dead.evict(time.time_ns()))
+
+    def _beat(self, now_ns: int) -> None:
+        if now_ns - self._beat_ns >= BEAT_EVERY_NS:
+            self._beat_ns = now_ns
+            self._page.beat(now_ns)
+            # Works without the interpreter's lock, so also when that is what hangs.
+            faulthandler.dump_traceback_later(WATCHDOG_S, exit=True, file=2)
+
+    def _carry_over(self) -> None:
+        """Write what the threads counted to the control page."""
+        tallies, drops, error = self._ledger.take()
+        self._page.add_tallies(tallies)
+        if drops and not self._page.add_drops(self._directory.root, drops):
+            self._ledger.give_back(drops)
+        if error is not None:
+            self._page.set_last_error(error)
+        paused = max(lane.paused_until_unix_s for lane in self._lanes)
+        self._page.set_paused(int(paused) if paused > time.time() else 0)
+
+    def _keep_quota(self) -> None:
+        used = spool_bytes(self._directory.spool)
+        if used > self._limit:
+            in_flight = frozenset().union(*(lane.in_flight for lane in self._lanes))
+            used, lost = drop_oldest(
+                self._directory.spool, used, self._limit, self._targets, in_flight
+            )
+            if lost:
+                self._ledger.drop(Drop.OLDEST, lost)
+                self._say(
+                    f"the spool reached {self._limit} bytes: its {lost} oldest records are gone"
+                )
+        self._page.set_spool(used, pressure_of(used, self._limit))
+
+    def _grant_wishes(self, now_ns: int) -> None:
+        self._wishes.refresh(now_ns)
+        pieces = self._wishes.next_batch(1000, 1 << 20)
+        for piece in pieces:
+            for item in piece.items:
+                try:
+                    wish = wish_of(item.record)
+                except (ValueError, TypeError):
+                    self._ledger.drop(Drop.DAMAGED)
+                else:
+                    self._sync.wish(wish.config_key, wish.config_version)
+        self._wishes.accept(pieces)
+        self._wishes.tidy(now_ns)
+
+    def _reason_to_leave(self, now_ns: int, once: bool, lingers: bool) -> str:
+        """Give why it is time to leave, "" if it is not."""
+        if self._stop.is_set():
+            return "told to stop"
+        if not (self._page.is_current(self._directory.root) and self._election.is_won()):
+            return "the state directory is not the one it was"
+        if self._page.successor() > pack_version(__version__):
+            return "a higher version takes over"
+        if once:
+            return self._reason_to_end_drain()
+        return self._reason_to_end_linger(now_ns) if lingers else ""
+
+    def _reason_to_end_drain(self) -> str:
+        if self._is_idle() and not marks_of(self._directory.spool, self._targets):
+            return "everything is delivered"
+        if self._is_without_progress(ONCE_PATIENCE_S):
+            return f"nothing was accepted for {ONCE_PATIENCE_S:g} s; what is left stays on disk"
+        return ""
+
+    def _reason_to_end_linger(self, now_ns: int) -> str:
+        spool = self._directory.spool
+        is_stuck = self._is_without_progress(STUCK_LEAVE_S)
+        if writers_of(spool) or not (self._is_idle() or is_stuck):
+            self._busy_ns = now_ns
+            return ""
+        if now_ns - self._busy_ns < self._settings.linger_s * 1e9:
+            return ""
+        if is_stuck:
+            return "no writer lives and the server takes nothing; what is left stays on disk"
+        self._page.beat(0)
+        if marks_of(spool, self._targets) or writers_of(spool):
+            self._page.beat(now_ns)
+            self._busy_ns = now_ns
+            return ""
+        return "no writer lives and nothing is left"
+
+    def _is_idle(self) -> bool:
+        return all(lane.is_idle for lane in self._lanes)
+
+    def _is_without_progress(self, seconds: float) -> bool:
+        newest = max(lane.progress_s for lane in self._lanes)
+        return time.monotonic() - newest > seconds and not self._is_idle()
+
+    def _channels(self) -> list[Channel]:
+        settings, http = self._settings, self._http
+        traces = deliver_otlp(settings, http, settings.traces_endpoint)
+        metrics = (
+            deliver_json(settings, http, settings.metrics_endpoint, metrics_body)
+            if settings.metrics_protocol == "json"
+            else deliver_otlp(settings, http, settings.metrics_endpoint)
+        )
+        exposures = deliver_json(settings, http, settings.exposures_endpoint, exposure_body)
+        if not settings.api_key:  # the hosted service answers nobody without one, and is not asked
+            kept = withhold("there is no API key (set FALLOM_API_KEY)")
+            if is_hosted(settings.traces_url) and not settings.traces_headers:
+                traces = metrics = kept
+            if is_hosted(settings.configs_url):
+                exposures = kept
+        return [
+            Channel(Destination.TRACES, traces, Tally.SPANS_ACCEPTED),
+            Channel(Destination.METRICS, metrics, Tally.METRICS_ACCEPTED),
+            Channel(
+                Destination.EXPOSURES,
+                exposures,
+                Tally.EXPOSURES_ACCEPTED,
+                repeats=ExposureFilter(),
+                is_optional=True,
+            ),
+        ]
+
+    def _lane(self, channel: Channel) -> Lane:
+        return Lane(channel, self._reader(channel.destination), self._dead, self._ledger)
+
+    def _reader(self, destination: Destination) -> SpoolReader:
+        return SpoolReader(
+            self._directory.spool,
+            destination,
+            self._targets[destination],
+            on_damage=self._on_damage,
+            on_error=self._say,
+        )
+
+    def _on_damage(self, name: SegmentName, offset: int, data: bytes) -> None:
+        self._ledger.drop(Drop.DAMAGED)
+        self._dead.keep_damaged(name, offset, data, time.time_ns())
+        self._say(f"{len(data)} damaged bytes in {name.file_name()} at {offset}; kept in dead/")
+
+    def _say(self, sentence: str) -> None:
+        self._ledger.say(sentence, time.monotonic())
+
+    @staticmethod
+    def _thread(body: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=body, name=f"fallom-{name}", daemon=True)
+        thread.start()
+        return thread

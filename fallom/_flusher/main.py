@@ -1,0 +1,115 @@
+"""How a flusher process begins and ends: stand for election, run, leave. Two ways in.
+
+``run_spawned``: started by a worker (``spawn``), told everything by it. ``run_external``: started by an
+operator, ``fallom flusher``, with settings from the environment.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from fallom._core.settings import Settings, settings_from_dict
+from fallom._flusher.election import Election
+from fallom._host.control import ControlPage, pack_version
+from fallom._host.directory import StateDirectory, find_state_directory
+from fallom._version import __version__
+
+__all__ = ["run_external", "run_spawned"]
+
+CANDIDATE_WAIT_S = 1.0  # for a leader that is about to leave
+HAND_OVER_WAIT_S = 30.0  # for a leader of a lower version, which finishes its batches
+ONCE_WAIT_S = 10.0
+
+_logger = logging.getLogger("fallom")
+
+
+def run_spawned(told: Mapping[str, Any]) -> NoReturn:
+    """Be the flusher that a worker started; the process ends with it."""
+    settings = settings_from_dict(told["settings"])
+    _log_to_stderr(settings.debug)
+    directory = StateDirectory(str(told["base"]), settings.namespace)
+    status = _lead(settings, directory, once=False, wait_s=CANDIDATE_WAIT_S, lingers=True)
+    # At once: threads may still be within an exchange whose answer no longer matters.
+    logging.shutdown()
+    os._exit(0 if status is None else status)
+
+
+def run_external(settings: Settings, once: bool) -> int:
+    """Be the flusher under a supervisor, or drain the spool once.
+
+    Args:
+        settings: From the environment.
+        once: Ship what is there and return, instead of running until SIGTERM.
+
+    Returns:
+        0: stopped, or everything was delivered; 1: ``once``, and something is left; 3: another flusher
+        leads this namespace and does not leave.
+
+    Raises:
+        StateDirectoryError: The state directory cannot be used.
+    """
+    _log_to_stderr(settings.debug)
+    directory = find_state_directory(settings.state_dir, settings.namespace, os.environ)
+    wait_s = ONCE_WAIT_S if once else float("inf")
+    status = _lead(settings, directory, once=once, wait_s=wait_s, lingers=False)
+    if status is None:
+        _logger.error("another flusher leads %s; stop it, or let it do the work", directory.path)
+        return 3
+    return status
+
+
+def _lead(
+    settings: Settings, directory: StateDirectory, *, once: bool, wait_s: float, lingers: bool
+) -> int | None:
+    """Win the election and run; None if it was not won."""
+    page = ControlPage.open(directory.root)
+    election = Election(directory.path)
+    ours = pack_version(__version__)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if not election.win(0.0):
+        is_successor = page.flusher_version() < ours and not page.is_leaving()
+        if is_successor:
+            # All that takes time comes first, so that the namespace is without a flusher for moments.
+            import fallom._flusher.loop as _loop  # noqa: F401
+
+            page.set_successor(ours)
+            wait_s = max(wait_s, HAND_OVER_WAIT_S)
+        if not _won_within(election, wait_s, stop):
+            return None
+    page.set_successor(0)
+    page.take_over(time.monotonic_ns(), os.getpid(), ours)
+    from fallom._flusher.loop import Flusher  # a candidate that loses need not load all that
+
+    flusher = Flusher(settings, directory, page, election, stop)
+    try:
+        return flusher.run(once=once, lingers=lingers)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        election.resign()
+
+
+def _won_within(election: Election, wait_s: float, stop: threading.Event) -> bool:
+    give_up = time.monotonic() + wait_s
+    while not stop.is_set():
+        if election.win(min(1.0, max(0.0, give_up - time.monotonic()))):
+            return True
+        if time.monotonic() >= give_up:
+            return False
+    return False
+
+
+def _log_to_stderr(debug: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _logger.addHandler(handler)
+    _logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    _logger.propagate = False

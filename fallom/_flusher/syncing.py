@@ -1,0 +1,89 @@
+"""The thread of the sync: when the snapshot is fetched, and wishes in between."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from pathlib import Path
+
+from fallom._core.settings import Settings, is_hosted
+from fallom._flusher.http import Http
+from fallom._flusher.ledger import Ledger
+from fallom._flusher.sync import Sync
+from fallom._host.control import ControlPage, Tally
+from fallom._host.directory import StateDirectory
+from fallom._snapshot.publish import Publisher
+
+__all__ = ["SyncThread"]
+
+_logger = logging.getLogger("fallom")
+
+
+class SyncThread:
+    """Runs a ``Sync`` whenever it is due; ``run`` is the body of its thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        http: Http,
+        directory: StateDirectory,
+        page: ControlPage,
+        ledger: Ledger,
+    ) -> None:
+        """Open nothing yet."""
+        self._settings = settings
+        self._http = http
+        self._directory = directory
+        self._page = page
+        self._ledger = ledger
+        self._inbox: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+
+    def wish(self, config_key: str, version: int) -> None:
+        """Ask for a pinned version; does not block."""
+        self._inbox.put((config_key, version))
+
+    def stop(self) -> None:
+        """Ask the thread to end after the exchange that is under way; does not block."""
+        self._inbox.put(None)
+
+    def run(self) -> None:
+        """Sync until told to stop. The guard of this thread: a fault costs a turn, not the sync."""
+        if not self._settings.api_key and is_hosted(self._settings.configs_url):
+            return  # it answers nobody without a key, and need not be asked
+        while True:
+            try:
+                return self._run()
+            except Exception as error:
+                self._ledger.say(f"sync: {type(error).__name__}: {error}", time.monotonic())
+                _logger.debug("sync failed", exc_info=True)
+                try:
+                    if self._inbox.get(timeout=1.0) is None:
+                        return None
+                except queue.Empty:
+                    continue
+
+    def _run(self) -> None:
+        publisher = Publisher(Path(self._directory.snapshot_path))
+        sync = Sync(self._settings, self._http, publisher, self._announce)
+        while True:
+            now_s = time.monotonic()
+            due_s = sync.due_s(now_s)
+            if now_s >= due_s:
+                self._ledger.tally(Tally.CONFIG_FETCHES)
+                sync.run_once(now_s)
+                if sync.last_error:
+                    self._ledger.say(sync.last_error, now_s)
+                continue
+            try:
+                wish = self._inbox.get(timeout=due_s - now_s)
+            except queue.Empty:
+                continue
+            if wish is None:
+                return
+            sync.wish(*wish)
+
+    def _announce(self, generation: int) -> None:
+        if generation != self._page.generation():
+            self._page.set_generation(generation)
+            self._ledger.tally(Tally.PUBLISHES)

@@ -1,0 +1,401 @@
+"""The one owner of what is process-wide: settings, place, snapshot reader, spool writer.
+
+Everything public asks the runtime; it is made by ``init`` and replaced by an ``init`` with other
+settings. It starts no thread, opens no socket, and needs no hook: a fork is noticed by the pid.
+
+Once a second, in the course of a call that records or reads, it *looks*: is the place still there, does
+a flusher live, what was dropped. There is no other moment at which a worker does anything by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fallom._core.errors import FallomError
+from fallom._core.limits import clean_mapping, cut_span
+from fallom._core.settings import Settings, resolve_settings
+from fallom._core.span import Exposure, Span, Wish
+from fallom._flusher.spawn import FAILURES_BEFORE_WARNING, Started, ensure_flusher, last_log_line
+from fallom._host.control import Drop, pack_version
+from fallom._host.forks import ForkGuard
+from fallom._host.place import Place
+from fallom._snapshot.reader import SnapshotReader
+from fallom._spool.frame import RECORD_BYTES_MAX, Kind, RecordError, pack
+from fallom._spool.quota import Pressure, spool_bytes
+from fallom._spool.segment import Destination
+from fallom._spool.writer import SpoolWriter
+from fallom._version import __version__
+from fallom._worker_resource import worker_resource
+
+__all__ = ["Runtime", "current", "is_in_event_loop", "start", "wait_for_first_publish"]
+
+LOOK_EVERY_NS = 1_000_000_000
+ENSURE_AGAIN_NS = 20_000_000  # no flusher can have come and gone within that
+WARN_AGAIN_S = 60.0
+EXPOSURES_REMEMBERED = 8_000
+MISSING_FOR_S = 60.0  # a pinned version that did not come is not asked for again before
+
+_logger = logging.getLogger("fallom")
+
+
+class Runtime:
+    """One ``init``. Its methods are called from any thread; none raises what it does not name."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings over; nothing is opened yet."""
+        self.settings = settings
+        self._place: Place | None = None
+        self._place_tried_ns = 0
+        self._guard = ForkGuard(on_child=self.after_fork)
+        self.snapshot = SnapshotReader(self._database, self._generation, self._guard.held)
+        self._writer = SpoolWriter(
+            self._spool,
+            lambda: worker_resource(settings, os.environ),
+            settings.segment_bytes_max,
+            settings.fsync,
+            may_open=self._has_room,
+        )
+        self._reset_for_process()
+        self._shown_drops: dict[str, int] = {}
+        self._warned_s: dict[str, float] = {}
+        self._exposed: set[int] = set()
+        self._exposed_before: set[int] = set()
+
+    def _reset_for_process(self) -> None:
+        """Drop what must not cross a fork."""
+        self._pid = os.getpid()
+        self._look_lock = threading.Lock()
+        self._looked_ns = 0
+        self._ensured_ns = 0
+        self._has_probed = False
+        self._handed_over = False
+        self._drops: Counter[Drop] = Counter()
+        self._wait_until_s: float | None = None  # of the cold start: one deadline a process
+        self._missing_until_s: dict[tuple[str, int], float] = {}
+
+    def after_fork(self) -> None:
+        """Become the runtime of a forked child. Runs as a hook as well: no I/O that can block."""
+        if os.getpid() != self._pid:
+            self._reset_for_process()
+            self._writer.forget()
+
+    # Recording.
+
+    def record_span(self, span: Span) -> None:
+        """Put a span into the spool; it is in the kernel when this returns. Never raises."""
+        try:
+            payload = pack(span)
+        except RecordError:
+            span = span._replace(attributes=clean_mapping(span.attributes))
+            payload = self._pack_or_count(span)
+        if len(payload) > RECORD_BYTES_MAX:
+            shorter = cut_span(span, lambda s: len(self._pack_or_count(s)), RECORD_BYTES_MAX)
+            payload = self._pack_or_count(shorter) if shorter is not None else payload
+        self.record(Destination.TRACES, Kind.SPAN, payload)
+
+    def record_values(self, destination: Destination, kind: Kind, record: Any) -> None:
+        """Put a small record into the spool, cleaning its values only if it has to. Never raises."""
+        try:
+            payload = pack(record)
+        except RecordError:
+            fields = (clean_mapping(f) if isinstance(f, dict) else f for f in record)
+            payload = self._pack_or_count(tuple(fields))
+        self.record(destination, kind, payload)
+
+    def record(self, destination: Destination, kind: Kind, payload: bytes) -> None:
+        """Put a packed record into the spool. Never raises; an empty one was counted before."""
+        if not payload:
+            return
+        now_ns = time.monotonic_ns()
+        if os.getpid() != self._pid:
+            self.after_fork()
+        place = self._place or self._find_place(now_ns)
+        if place is None:
+            self.count_drop(Drop.NO_DIRECTORY)
+            return
+        if place.page.pressure() == Pressure.REFUSE and place.page.is_alive(now_ns):
+            drop: Drop | None = Drop.QUOTA
+        else:
+            drop = self._writer.write_packed(destination, kind, payload, now_ns)
+        if drop is not None:
+            self.count_drop(drop)
+        # First the frame, then the look at the beat: a flusher that leaves does it the other way
+        # round, so that whoever is later sees the other.
+        now_ns = time.monotonic_ns()
+        if not place.page.is_alive(now_ns) or now_ns - self._looked_ns >= LOOK_EVERY_NS:
+            self._look(now_ns)
+
+    def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
+        """Record an assignment, once per session as far as bounded memory can tell. Never raises."""
+        known = hash((config_key, version, session_id))
+        if known in self._exposed or known in self._exposed_before:
+            return
+        self._exposed.add(known)
+        if len(self._exposed) >= EXPOSURES_REMEMBERED // 2:
+            self._exposed, self._exposed_before = set(), self._exposed
+        exposure = Exposure(config_key, version, session_id, model, time.time_ns())
+        self.record_values(Destination.EXPOSURES, Kind.EXPOSURE, exposure)
+
+    def count_drop(self, drop: Drop, count: int = 1) -> None:
+        """Count something that was given up; the page gets it at the next look."""
+        self._drops[drop] += count
+
+    def pending_drops(self) -> dict[Drop, int]:
+        """Give the drops that are not in the page yet."""
+        return dict(self._drops)
+
+    def gave_up(self, reason: str, error: BaseException) -> None:
+        """Count and log that something of ours failed within a call of the application."""
+        self.count_drop(Drop.INTERNAL)
+        self.warn(f"gave up {reason}: {type(error).__name__}", "the application is not affected")
+        _logger.debug("gave up %s", reason, exc_info=error)
+
+    # Reading.
+
+    def look_if_due(self) -> None:
+        """Look, if the last look is a second ago; for calls that only read."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns >= LOOK_EVERY_NS:
+            self._look(now_ns)
+
+    def is_waiting_over(self, now_s: float) -> bool:
+        """Tell whether a read need not wait (any more) for the first publish.
+
+        The deadline is one for the process and starts at the first read that has to wait.
+        """
+        if not self.snapshot.is_empty() or (self._place or self._find_place()) is None:
+            return True
+        if self._wait_until_s is None:
+            self._wait_until_s = now_s + self.settings.cold_start_timeout_s
+        return now_s >= self._wait_until_s
+
+    def wish(self, config_key: str, version: int) -> float | None:
+        """Ask the flusher for a pinned version.
+
+        Returns:
+            Until when (monotonic s) it is worth waiting for; None if it was asked for in vain a short
+            while ago.
+        """
+        now_s = time.monotonic()
+        wanted = (config_key, version)
+        if self._missing_until_s.get(wanted, 0.0) > now_s:
+            return None
+        if len(self._missing_until_s) > 1000:  # a bound, should versions be made up by somebody
+            self._missing_until_s.clear()
+        self._missing_until_s[wanted] = now_s + MISSING_FOR_S
+        self.record_values(Destination.WISHES, Kind.WISH, Wish(config_key, version))
+        return now_s + self.settings.cold_start_timeout_s
+
+    # The place, and the look.
+
+    @property
+    def place(self) -> Place | None:
+        """Where this process keeps its state; None while there is nowhere."""
+        return self._place
+
+    def open_place(self) -> Place:
+        """Find the place now.
+
+        Raises:
+            StateDirectoryError: No state directory can be used.
+        """
+        if self._place is None:
+            self._place = Place.find(self.settings.state_dir, self.settings.namespace, os.environ)
+        return self._place
+
+    def look(self) -> None:
+        """Look now: at the place, for a flusher, and at what was dropped. Never raises."""
+        self._look(time.monotonic_ns())
+
+    def seal(self) -> None:
+        """Seal the segments of this process."""
+        self._writer.seal()
+
+    def _find_place(self, now_ns: int | None = None) -> Place | None:
+        now_ns = time.monotonic_ns() if now_ns is None else now_ns
+        if self._place_tried_ns and now_ns - self._place_tried_ns < LOOK_EVERY_NS:
+            return self._place
+        self._place_tried_ns = now_ns
+        try:
+            return self.open_place()
+        except OSError as error:
+            self.warn("records are dropped", str(error))
+            return None
+
+    def _look(self, now_ns: int) -> None:
+        if not self._look_lock.acquire(blocking=False):
+            return  # another thread is at it
+        try:
+            if os.getpid() != self._pid:
+                self.after_fork()
+                self._look_lock.acquire(blocking=False)
+            is_due = now_ns - self._looked_ns >= LOOK_EVERY_NS
+            if is_due:
+                self._looked_ns = now_ns
+                self._check_place(now_ns)
+            place = self._place
+            if place is None:
+                return
+            if is_due:
+                # An open segment is what tells the flusher that somebody lives who may need it:
+                # also a process that so far only reads.
+                self._writer.hold(Destination.WISHES, now_ns)
+                self._pass_drops_on(place)
+            self._ensure(place, now_ns)
+        except OSError as error:
+            self.warn("the state directory cannot be used now", str(error))
+        finally:
+            self._look_lock.release()
+
+    def _check_place(self, now_ns: int) -> None:
+        place = self._place
+        if place is not None and not place.is_good():
+            # Not closed: other threads may be reading the page. The descriptors go with the object.
+            self._writer.abandon()
+            self._place = None
+            self._has_probed = False
+            self._place_tried_ns = 0
+        if self._place is None:
+            self._find_place(now_ns)
+
+    def _ensure(self, place: Place, now_ns: int) -> None:
+        """Start a flusher if there is none, or a candidate if ours is of a higher version."""
+        if self.settings.flusher != "process":
+            return
+        is_alive = place.page.is_alive(now_ns)
+        is_older = is_alive and place.page.flusher_version() < pack_version(__version__)
+        is_hand_over = is_older and not self._handed_over
+        if is_alive and self._has_probed and not is_hand_over:
+            return
+        if now_ns - self._ensured_ns < ENSURE_AGAIN_NS:
+            return
+        self._ensured_ns = now_ns
+        found, failures = ensure_flusher(
+            self.settings, place.directory, place.page, now_ns, is_hand_over=is_hand_over
+        )
+        self._handed_over = self._handed_over or is_hand_over
+        if found is not Started.FAILED:
+            self._has_probed = True
+        else:
+            self.warn("no flusher can be started", "set FALLOM_PYTHON to a Python interpreter")
+        if failures >= FAILURES_BEFORE_WARNING:
+            last = last_log_line(place.directory)
+            self.warn(f"{failures} flushers in a row did not start", last or "its log is empty")
+
+    def _pass_drops_on(self, place: Place) -> None:
+        """Add what was dropped here to the page, and say what was dropped anywhere."""
+        if self._drops:
+            drops, self._drops = self._drops, Counter()
+            if not place.page.add_drops(place.directory.root, drops):
+                self._drops.update(drops)
+        shown = place.page.drops()
+        if not self._shown_drops:
+            self._shown_drops = shown  # what was before this process is not its news
+        for reason, count in shown.items():
+            more = count - self._shown_drops[reason]
+            if more > 0 and self.warn(
+                f"dropped: {reason}", f"{more} records; see fallom.status() for the counts"
+            ):
+                self._shown_drops[reason] = count
+
+    def warn(self, what: str, hint: str) -> bool:
+        """Log a warning, at most once a minute for the same thing; tell whether it was logged."""
+        now_s = time.monotonic()
+        if now_s - self._warned_s.get(what, -WARN_AGAIN_S) < WARN_AGAIN_S:
+            return False
+        if len(self._warned_s) > 100:
+            self._warned_s.clear()
+        self._warned_s[what] = now_s
+        _logger.warning("fallom: %s (%s)", what, hint)
+        return True
+
+    def _pack_or_count(self, record: Any) -> bytes:
+        """Pack a cleaned record; what cannot be packed even so is counted, and nothing is given."""
+        try:
+            return pack(record)
+        except RecordError:
+            self.count_drop(Drop.NOT_ENCODABLE)
+            return b""
+
+    def _spool(self) -> Any:
+        return self._place.directory.spool if self._place is not None else None
+
+    def _has_room(self) -> bool:
+        """Count the spool, where no flusher lives that does; asked when a segment is opened."""
+        place = self._place
+        if place is None or place.page.is_alive(time.monotonic_ns()):
+            return True
+        return spool_bytes(place.directory.spool) < self.settings.spool_bytes_max
+
+    def _database(self) -> Path | None:
+        return Path(self._place.directory.snapshot_path) if self._place is not None else None
+
+    def _generation(self) -> int:
+        return self._place.page.generation() if self._place is not None else 0
+
+
+class _Holder:
+    """The reference to the runtime: the one thing at module level that changes."""
+
+    __slots__ = ("lock", "runtime")
+
+    def __init__(self) -> None:
+        self.runtime: Runtime | None = None
+        self.lock = threading.Lock()
+
+
+_holder = _Holder()
+
+
+def start(settings: Settings) -> Runtime:
+    """Make the runtime, or keep the one that has these settings already."""
+    runtime = _holder.runtime
+    if runtime is None or runtime.settings != settings:
+        if runtime is not None:
+            runtime.seal()
+        runtime = _holder.runtime = Runtime(settings)
+    return runtime
+
+
+def current() -> Runtime:
+    """Give the runtime, made from the environment if ``init`` was never called. Never raises."""
+    runtime = _holder.runtime
+    if runtime is not None:
+        return runtime
+    try:
+        settings = resolve_settings({}, os.environ)
+    except FallomError as error:
+        _logger.warning("fallom: %s Until init() is called, nothing is sent.", error)
+        settings = Settings(flusher="external")
+    return start(settings)
+
+
+def reset() -> None:
+    """Forget the runtime; for tests."""
+    if _holder.runtime is not None:
+        _holder.runtime.seal()
+    _holder.runtime = None
+
+
+def is_in_event_loop() -> bool:
+    """Tell whether an asyncio event loop runs in this thread; blocking would stop all its tasks."""
+    asyncio = sys.modules.get("asyncio.events")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+_Wait = Callable[[float], None]
+
+
+def wait_for_first_publish(runtime: Runtime, sleep: _Wait = time.sleep) -> None:
+    """Block until a snapshot can be read or the cold-start deadline has passed."""
+    while not runtime.is_waiting_over(time.monotonic()):
+        runtime.look_if_due()
+        sleep(0.005)

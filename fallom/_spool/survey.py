@@ -1,0 +1,109 @@
+"""A survey of the spool: what is not accepted yet, and who still writes. Reads only; any process may.
+
+For ``flush`` in a worker, for a flusher that wants to leave, and for people.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from fallom._host.files import File, open_file
+from fallom._spool.reader import count_records
+from fallom._spool.segment import (
+    HEAD_BYTES,
+    Destination,
+    SegmentName,
+    read_accepted,
+    segment_names,
+)
+
+__all__ = ["Mark", "count_left", "marks_of", "writers_of"]
+
+
+class Mark(NamedTuple):
+    """What of a segment was not accepted when it was looked at."""
+
+    name: SegmentName
+    start: int
+    end: int
+
+
+def marks_of(spool: File, target_of: Mapping[Destination, bytes]) -> list[Mark]:
+    """List the segments that hold something not accepted now, those of dead processes included.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    marks = []
+    for name in segment_names(spool):
+        size, accepted = _progress(spool, name, target_of)
+        if accepted < size:
+            marks.append(Mark(name, accepted, size))
+    return marks
+
+
+def left_of(
+    spool: File, marks: Iterable[Mark], target_of: Mapping[Destination, bytes]
+) -> list[Mark]:
+    """Give the marks that are not reached yet; a segment that is gone was accepted or counted."""
+    return [mark for mark in marks if _progress(spool, mark.name, target_of)[1] < mark.end]
+
+
+def count_left(spool: File, marks: Iterable[Mark], target_of: Mapping[Destination, bytes]) -> int:
+    """Count the records before the marks that are not accepted; reads the segments."""
+    total = 0
+    for mark in marks:
+        file = _open(spool, mark.name)
+        if file is not None:
+            try:
+                target = target_of[mark.name.destination]
+                accepted = read_accepted(file, mark.name, target)
+                total += count_records(file, mark.name, accepted, mark.end)
+            except OSError:
+                total += 1  # unreadable now, so certainly not delivered
+            finally:
+                file.close()
+    return total
+
+
+def writers_of(spool: File) -> int:
+    """Count the live segments whose lock is held; by a writer, as far as anyone can tell."""
+    writers = 0
+    for name in segment_names(spool):
+        file = None if name.is_sealed else _open(spool, name)
+        if file is not None:
+            try:
+                writers += not file.lock()
+            except OSError:
+                writers += 1  # not known to be gone
+            finally:
+                file.close()  # of its own descriptor: frees the lock that it may have taken
+    return writers
+
+
+def _progress(
+    spool: File, name: SegmentName, target_of: Mapping[Destination, bytes]
+) -> tuple[int, int]:
+    """Give (size, accepted offset); equal ones for a segment that is gone."""
+    file = _open(spool, name)
+    if file is None:
+        return 0, 1 << 62
+    try:
+        size = max(file.size(), HEAD_BYTES)
+        return size, read_accepted(file, name, target_of[name.destination])
+    except OSError:
+        return 1, 0
+    finally:
+        file.close()
+
+
+def _open(spool: File, name: SegmentName) -> File | None:
+    """Open a segment under the name it had, or under the one that it got when it was sealed."""
+    for is_sealed in (name.is_sealed, True):
+        try:
+            return open_file(spool, name._replace(is_sealed=is_sealed).file_name(), os.O_RDWR)
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,189 @@
+"""Model A/B testing: which model a session gets.
+
+The assignment is a pure function of the session id and the config: the same in every process, on every
+host, in every language. Configs are read from memory; there is no network here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fallom._core.assignment import CompiledConfig, bucket_of, choose
+from fallom._core.assignment import explain as explain_assignment
+from fallom._core.errors import NotFoundError
+from fallom._runtime import Runtime, current, is_in_event_loop, wait_for_first_publish
+
+__all__ = ["Explanation", "explain", "get"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which model a session gets, and why.
+
+    Attributes:
+        config_key: The config that was asked for.
+        session_id: The session that was asked about.
+        model: The model; None where the config is not known and there is no fallback.
+        index: The variant's index, from 0; None for a fallback.
+        bucket: The session's bucket, 0 to 999,999, the same for every config.
+        reason: "individual_target", "rule:0" (the number of the targeting rule) or "weight"; for a
+            fallback "fallback: no_snapshot", "fallback: config_not_found" or
+            "fallback: version_not_found".
+        is_pinned: Whether a version was asked for.
+        config_version: The version that decided; None for a fallback.
+        generation: The snapshot's generation, in unix nanoseconds; 0 if nothing was ever published.
+        snapshot_age_s: Seconds since it was published; None if nothing was.
+    """
+
+    config_key: str
+    session_id: str
+    model: str | None
+    index: int | None
+    bucket: int
+    reason: str
+    is_pinned: bool
+    config_version: int | None
+    generation: int
+    snapshot_age_s: float | None
+
+
+def get(
+    config_key: str,
+    session_id: str,
+    version: int | None = None,
+    fallback: str | None = None,
+    customer_id: str | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> str:
+    """Give the model that a session is assigned to.
+
+    Args:
+        config_key: The config's key.
+        session_id: The session's id; the same id gets the same model.
+        version: Pin to a version of the config; None for the current one.
+        fallback: The model to use when the config is not known.
+        customer_id: For targeting, as the context's ``customerId``.
+        context: For targeting: field names to values.
+
+    Returns:
+        The model's name.
+
+    Raises:
+        NotFoundError: The config, or that version of it, is not known, and no fallback was given.
+        TypeError: ``config_key`` or ``session_id`` is no text, and no fallback was given.
+
+    Blocks:
+        Never for the network. Where no snapshot was ever published on this host, up to
+        ``cold_start_timeout`` (1 s), once per process; for a pinned version that the snapshot does not
+        have, as long, once per version and minute; under a running event loop, if there is a fallback,
+        not at all.
+    """
+    runtime = current()
+    try:
+        config = runtime.snapshot.config(config_key, version)
+        if config is None:
+            config = _wait_for(runtime, config_key, version, bool(fallback))
+        else:
+            runtime.look_if_due()
+        if config is not None:
+            model = config.models[choose(config, session_id, customer_id, context)]
+            runtime.record_exposure(config.key, config.version, session_id, model)
+            return model
+    except Exception as error:
+        if not fallback:
+            _check_arguments(config_key, session_id)
+            raise
+        runtime.gave_up("models.get", error)
+    if fallback:
+        return fallback
+    raise _not_found(runtime, config_key, version)
+
+
+def explain(
+    config_key: str,
+    session_id: str,
+    version: int | None = None,
+    fallback: str | None = None,
+    customer_id: str | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Explanation:
+    """Tell which model ``get`` gives with these arguments, and why. Records nothing, never blocks.
+
+    Raises:
+        TypeError: ``config_key`` or ``session_id`` is no text.
+    """
+    _check_arguments(config_key, session_id)
+    runtime = current()
+    config = runtime.snapshot.config(config_key, version)
+    info = runtime.snapshot.info()
+    age_s = None
+    if info.published_unix_ns:
+        age_s = max(0.0, (time.time_ns() - info.published_unix_ns) / 1e9)
+    if config is None:
+        model, index, reason, found = fallback or None, None, _missing(runtime, config_key), None
+        bucket = bucket_of(session_id)
+    else:
+        assigned = explain_assignment(config, session_id, customer_id, context)
+        model, index, reason = assigned.model, assigned.index, assigned.reason
+        bucket, found = assigned.bucket, config.version
+    return Explanation(
+        config_key=config_key,
+        session_id=session_id,
+        model=model,
+        index=index,
+        bucket=bucket,
+        reason=reason,
+        is_pinned=version is not None,
+        config_version=found,
+        generation=info.generation,
+        snapshot_age_s=age_s,
+    )
+
+
+def _wait_for(
+    runtime: Runtime, config_key: str, version: int | None, has_fallback: bool
+) -> CompiledConfig | None:
+    """Wait for the first publish, and for a pinned version, as far as waiting is allowed."""
+    may_wait = not (has_fallback and is_in_event_loop())
+    runtime.look_if_due()
+    if may_wait:
+        wait_for_first_publish(runtime)
+    config = runtime.snapshot.config(config_key, version)
+    if config is not None or version is None or runtime.snapshot.is_empty():
+        return config
+    until_s = runtime.wish(config_key, version)
+    while may_wait and until_s is not None and time.monotonic() < until_s:
+        config = runtime.snapshot.config(config_key, version)
+        if config is not None:
+            return config
+        time.sleep(0.01)
+    return None
+
+
+def _missing(runtime: Runtime, config_key: str) -> str:
+    if runtime.snapshot.is_empty():
+        return "fallback: no_snapshot"
+    if runtime.snapshot.config(config_key) is None:
+        return "fallback: config_not_found"
+    return "fallback: version_not_found"
+
+
+def _not_found(runtime: Runtime, config_key: str, version: int | None) -> NotFoundError:
+    _check_arguments(config_key, "")
+    what = f"config {config_key!r}" + (f" version {version}" if version is not None else "")
+    why = _missing(runtime, config_key).removeprefix("fallback: ").replace("_", " ")
+    return NotFoundError(
+        f"{what} is not known ({why}). Check the key in the dashboard and fallom.status(), or give "
+        "fallback= so that the application goes on without it.",
+        config_key,
+        version,
+    )
+
+
+def _check_arguments(config_key: object, session_id: object) -> None:
+    for name, value in (("config_key", config_key), ("session_id", session_id)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")

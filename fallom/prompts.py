@@ -1,0 +1,144 @@
+"""Prompt management: prompts by key, and A/B tests of prompts. Read from memory; no network here.
+
+Getting a prompt tags the next LLM call of the same context (thread or task) with it, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fallom._context import CURRENT_PROMPT, PromptTag
+from fallom._core.assignment import choose_prompt
+from fallom._core.errors import NotFoundError
+from fallom._runtime import Runtime, current, wait_for_first_publish
+from fallom._snapshot.entries import CompiledPrompt
+
+__all__ = ["PromptResult", "get", "get_ab"]
+
+T = TypeVar("T")
+
+
+@dataclass
+class PromptResult:
+    """A prompt with its variables replaced.
+
+    Attributes:
+        key: The prompt's key.
+        version: The prompt's version.
+        system: The system prompt.
+        user: The user's message.
+        ab_test_key: The A/B test that chose it, if one did.
+        variant_index: The index of the variant in that test, from 0.
+    """
+
+    key: str
+    version: int
+    system: str
+    user: str
+    ab_test_key: str | None = None
+    variant_index: int | None = None
+
+
+def get(
+    prompt_key: str,
+    variables: Mapping[str, Any] | None = None,
+    version: int | None = None,
+) -> PromptResult:
+    """Give a managed prompt.
+
+    Args:
+        prompt_key: The prompt's key.
+        variables: Values for the placeholders ``{{name}}``. An unknown placeholder stays as it is; an
+            inserted value is not looked through for placeholders.
+        version: Pin to a version; None for the current one.
+
+    Raises:
+        NotFoundError: The prompt, or that version of it, is not known.
+        TypeError: ``prompt_key`` is no text.
+
+    Blocks:
+        Never for the network. Where no snapshot was ever published on this host, up to
+        ``cold_start_timeout`` (1 s), once per process.
+    """
+    _check("prompt_key", prompt_key)
+    runtime = current()
+    prompt = _find(runtime, lambda: runtime.snapshot.prompt(prompt_key, version))
+    if prompt is None:
+        raise _not_found(runtime, "prompt", prompt_key, version)
+    return _result(prompt, variables)
+
+
+def get_ab(
+    ab_test_key: str,
+    session_id: str,
+    variables: Mapping[str, Any] | None = None,
+) -> PromptResult:
+    """Give the prompt that a session is assigned to by an A/B test.
+
+    Args:
+        ab_test_key: The test's key.
+        session_id: The session's id; the same id gets the same prompt.
+        variables: As for ``get``.
+
+    Raises:
+        NotFoundError: The test, or the prompt that it names, is not known.
+        TypeError: ``ab_test_key`` or ``session_id`` is no text.
+
+    Blocks:
+        As ``get``.
+    """
+    _check("ab_test_key", ab_test_key)
+    _check("session_id", session_id)
+    runtime = current()
+    test = _find(runtime, lambda: runtime.snapshot.ab_test(ab_test_key))
+    if test is None:
+        raise _not_found(runtime, "prompt A/B test", ab_test_key, None)
+    index = choose_prompt(test, session_id)
+    variant = test.variants[index]
+    prompt = runtime.snapshot.prompt(variant.prompt_key, variant.prompt_version)
+    if prompt is None:
+        raise _not_found(runtime, "prompt", variant.prompt_key, variant.prompt_version)
+    return _result(prompt, variables, ab_test_key, index)
+
+
+def _find(runtime: Runtime, look_up: Callable[[], T | None]) -> T | None:
+    found = look_up()
+    runtime.look_if_due()
+    if found is None and runtime.snapshot.is_empty():
+        wait_for_first_publish(runtime)
+        found = look_up()
+    return found
+
+
+def _result(
+    prompt: CompiledPrompt,
+    variables: Mapping[str, Any] | None,
+    ab_test_key: str | None = None,
+    variant_index: int | None = None,
+) -> PromptResult:
+    CURRENT_PROMPT.set(PromptTag(prompt.key, prompt.version, ab_test_key, variant_index))
+    return PromptResult(
+        prompt.key,
+        prompt.version,
+        prompt.system.render(variables),
+        prompt.user.render(variables),
+        ab_test_key,
+        variant_index,
+    )
+
+
+def _not_found(runtime: Runtime, what: str, key: str, version: int | None) -> NotFoundError:
+    named = f"{what} {key!r}" + (f" version {version}" if version is not None else "")
+    why = "nothing was ever fetched on this host" if runtime.snapshot.is_empty() else "no such key"
+    return NotFoundError(
+        f"{named} is not known ({why}). Check the key in the dashboard and fallom.status().",
+        key,
+        version,
+    )
+
+
+def _check(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")

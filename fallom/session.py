@@ -1,0 +1,241 @@
+"""A session: a conversation or request whose model, prompts and LLM calls belong together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextvars import Token
+from types import TracebackType
+from typing import Any, TypeVar
+
+from fallom import models
+from fallom._context import CURRENT_SESSION, take_prompt_tag
+from fallom._core.span import AttributeValue, SessionContext, Span
+from fallom._runtime import current
+from fallom._session_attributes import active_span, session_attributes
+
+__all__ = ["FallomSession", "session"]
+
+Client = TypeVar("Client")
+
+
+class FallomSession:
+    """Made by ``fallom.session``; isolated, so that any number of them may live side by side.
+
+    As a context manager (``with`` or ``async with``) it also is the session of the context within the
+    block, and what was before is restored behind it.
+    """
+
+    def __init__(self, context: SessionContext) -> None:
+        """Use ``fallom.session``."""
+        self._context = context
+        self._tracing = _SessionTracing(self)
+        self._tokens: list[Token[SessionContext | None]] = []
+        self._assigned: models.Explanation | None = None
+
+    @property
+    def config_key(self) -> str:
+        """The config's key, under which traces are grouped."""
+        return self._context.config_key
+
+    @property
+    def session_id(self) -> str:
+        """The conversation's or request's id."""
+        return self._context.session_id
+
+    @property
+    def customer_id(self) -> str | None:
+        """The end user, if one was given."""
+        return self._context.customer_id
+
+    async def get_model(
+        self,
+        config_key: str | None = None,
+        fallback: str | None = None,
+        version: int | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Give the model of this session; the event loop runs on meanwhile.
+
+        Args:
+            config_key: The config's key; by default the session's.
+            fallback: The model to use when the config is not known.
+            version: Pin to a version of the config.
+            context: For targeting; the session's customer is in it by itself.
+
+        Raises:
+            NotFoundError: The config, or that version of it, is not known, and there is no fallback.
+
+        Blocks:
+            Never the event loop. Waits as ``models.get`` does, with the loop running.
+        """
+        runtime = current()
+        if runtime.snapshot.is_empty():
+            import asyncio  # only here: whoever awaits this has loaded it already
+
+            while not runtime.is_waiting_over(time.monotonic()):
+                runtime.look_if_due()
+                await asyncio.sleep(0.005)
+        if version is not None:
+            await self._wait_for_version(config_key or self.config_key, version)
+        return self.get_model_sync(config_key, fallback, version, context)
+
+    def get_model_sync(
+        self,
+        config_key: str | None = None,
+        fallback: str | None = None,
+        version: int | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Give the model of this session; ``get_model`` for code that is not async.
+
+        Raises, and blocks, as ``models.get`` does.
+        """
+        key = config_key or self.config_key
+        customer_id = self.customer_id
+        model = models.get(key, self.session_id, version, fallback, customer_id, context)
+        if key == self.config_key:
+            # What decided is on the spans of this session, so that an experiment can be read from
+            # them without a join.
+            self._assigned = models.explain(
+                key, self.session_id, version, fallback, customer_id, context
+            )
+        return model
+
+    def wrap_openai(self, client: Client) -> Client:
+        """Give a client whose calls are traced as this session's; ``client`` itself is not changed.
+
+        Args:
+            client: ``openai.OpenAI``, ``AsyncOpenAI``, or a subclass of either, such as those for
+                Azure; with any ``base_url``. Anything else is returned as it is, with a warning.
+        """
+        from fallom.integrations.openai import wrap_openai  # paid for by those who use it
+
+        return wrap_openai(client, self._tracing)
+
+    def wrap_anthropic(self, client: Client) -> Client:
+        """Give a client whose calls are traced as this session's; ``client`` itself is not changed.
+
+        Args:
+            client: ``anthropic.Anthropic``, ``AsyncAnthropic``, or a subclass of either. Anything else
+                is returned as it is, with a warning.
+        """
+        from fallom.integrations.anthropic import wrap_anthropic  # paid for by those who use it
+
+        return wrap_anthropic(client, self._tracing)
+
+    def __enter__(self) -> FallomSession:
+        self._tokens.append(CURRENT_SESSION.set(self._context))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        token = self._tokens.pop()
+        try:
+            CURRENT_SESSION.reset(token)
+        except ValueError:  # left in another context than it was entered in: a generator, say
+            CURRENT_SESSION.set(None)
+
+    async def __aenter__(self) -> FallomSession:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"FallomSession(config_key={self.config_key!r}, session_id={self.session_id!r})"
+
+    def attributes(self) -> dict[str, AttributeValue]:
+        """Give the span attributes of this session and of its model's assignment."""
+        attributes = session_attributes(self._context)
+        assigned = self._assigned
+        if assigned is not None:
+            attributes["fallom.assignment.reason"] = assigned.reason
+            if assigned.config_version is not None and assigned.index is not None:
+                attributes["fallom.config_version"] = assigned.config_version
+                attributes["fallom.variant_index"] = assigned.index
+        return attributes
+
+    async def _wait_for_version(self, config_key: str, version: int) -> None:
+        import asyncio  # only here: whoever awaits this has loaded it already
+
+        runtime = current()
+        if runtime.snapshot.is_empty() or runtime.snapshot.config(config_key, version) is not None:
+            return
+        until_s = runtime.wish(config_key, version)
+        while until_s is not None and time.monotonic() < until_s:
+            if runtime.snapshot.config(config_key, version) is not None:
+                return
+            await asyncio.sleep(0.01)
+
+
+class _SessionTracing:
+    """What an integration sees of a session and of the runtime (``Tracing``)."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: FallomSession) -> None:
+        self._session = session
+
+    @property
+    def content_captured(self) -> bool:
+        return current().settings.capture_content
+
+    def call_attributes(self) -> dict[str, AttributeValue]:
+        attributes = self._session.attributes()
+        tag = take_prompt_tag()
+        if tag is not None:
+            attributes["fallom.prompt_key"] = tag.key
+            attributes["fallom.prompt_version"] = tag.version
+            attributes["gen_ai.prompt.name"] = tag.key
+            attributes["gen_ai.prompt.version"] = str(tag.version)
+            if tag.ab_test_key is not None:
+                attributes["fallom.prompt_ab_test"] = tag.ab_test_key
+            if tag.variant_index is not None:
+                attributes["fallom.prompt_variant"] = tag.variant_index
+        return attributes
+
+    def parent(self) -> tuple[bytes, bytes] | None:
+        return active_span()
+
+    def record(self, span: Span) -> None:
+        current().record_span(span)
+
+    def gave_up(self, reason: str, error: BaseException) -> None:
+        current().gave_up(reason, error)
+
+
+def session(
+    config_key: str,
+    session_id: str,
+    customer_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Sequence[str] | None = None,
+) -> FallomSession:
+    """Make a session.
+
+    Args:
+        config_key: The config's key, under which traces are grouped.
+        session_id: The conversation's or request's id: the same id gets the same model.
+        customer_id: The end user; targeting sees it as ``customerId``.
+        metadata: Anything worth knowing, by name.
+        tags: Words to find it by.
+
+    Raises:
+        TypeError: A key or id is no text.
+    """
+    for name, value in (("config_key", config_key), ("session_id", session_id)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
+    return FallomSession(
+        SessionContext(config_key, session_id, customer_id, metadata, tuple(tags or ()))
+    )

@@ -1,0 +1,102 @@
+"""Custom metrics, and the session of a context (the older way of saying whose spans these are)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fallom._context import CURRENT_SESSION
+from fallom._core.errors import NoSessionError
+from fallom._core.span import Metrics, SessionContext, new_span_id, new_trace_id
+from fallom._runtime import current
+from fallom._session_attributes import active_span, session_attributes
+from fallom._spool.frame import Kind
+from fallom._spool.segment import Destination
+
+__all__ = ["clear_session", "get_session", "set_session", "span"]
+
+
+def set_session(
+    config_key: str,
+    session_id: str,
+    customer_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Sequence[str] | None = None,
+) -> None:
+    """Set the session of this context (thread or task), until it is set anew or cleared.
+
+    A server that serves many requests by one thread must clear it after each, or the next request
+    inherits it; ``with fallom.session(...)`` does so by itself.
+
+    Args:
+        config_key: The config's key, under which traces are grouped.
+        session_id: The conversation's or request's id.
+        customer_id: The end user.
+        metadata: Anything worth knowing, by name.
+        tags: Words to find it by.
+    """
+    tags = tuple(tags or ())
+    CURRENT_SESSION.set(SessionContext(config_key, session_id, customer_id, metadata, tags))
+
+
+def get_session() -> dict[str, Any] | None:
+    """Give the session of this context, without the parts that were not given; None if there is none."""
+    session = CURRENT_SESSION.get()
+    if session is None:
+        return None
+    given = session._asdict()
+    given["tags"] = list(session.tags)
+    return {name: value for name, value in given.items() if value}
+
+
+def clear_session() -> None:
+    """Clear the session of this context."""
+    CURRENT_SESSION.set(None)
+
+
+def span(
+    data: Mapping[str, Any],
+    config_key: str | None = None,
+    session_id: str | None = None,
+) -> None:
+    """Record custom metrics of a session; the latest value per field wins.
+
+    It is in the kernel when this returns, and so survives this process.
+
+    Args:
+        data: Names to numbers, texts or flags; anything else is recorded as JSON text.
+        config_key: The config's key; by default that of the context's session.
+        session_id: The session's id; by default that of the context's session.
+
+    Raises:
+        NoSessionError: No session was given and none is set. (It is a ValueError.)
+        TypeError: ``data`` is no mapping.
+
+    Blocks:
+        For one write to a file.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"data must be a mapping of names to values, not {type(data).__name__}")
+    session = CURRENT_SESSION.get()
+    if config_key is None or session_id is None:
+        if session is None:
+            raise NoSessionError(
+                "trace.span has no session: give config_key= and session_id=, call "
+                "trace.set_session(...) first, or use `with fallom.session(...)`."
+            )
+        config_key = config_key or session.config_key
+        session_id = session_id or session.session_id
+    is_same = session is not None and session.session_id == session_id
+    attributes = session_attributes(session) if session is not None and is_same else {}
+    parent = active_span()
+    metrics = Metrics(
+        parent[0] if parent is not None else new_trace_id(),
+        new_span_id(),
+        time.time_ns(),
+        config_key,
+        session_id,
+        attributes,
+        dict(data),
+    )
+    current().record_values(Destination.METRICS, Kind.METRICS, metrics)
