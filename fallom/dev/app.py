@@ -13,8 +13,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from fallom.dev.answers import JsonAnswer
 from fallom.dev.fault_injection import FaultBoard, FaultInjection, fault_routes
 from fallom.dev.faults import Fault
 from fallom.dev.folder import Folder
@@ -68,11 +69,9 @@ def build_app(
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse(
-        {"error": error.detail}, status_code=error.status_code, headers=error.headers
-    )
+    return JsonAnswer({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
 
 async def _not_stored(_: Request, error: Exception) -> Response:
     """A full disk is no fault of the sender: 503 has it try again."""
-    return JSONResponse({"error": f"The database refused: {error}."}, status_code=503)
+    return JsonAnswer({"error": f"The database refused: {error}."}, status_code=503)

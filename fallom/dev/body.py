@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ async def read_json(request: Request) -> Any:
     """
     body = await read_body(request)
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_refused, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"The body is not JSON: {error}") from None
 
@@ -68,6 +69,17 @@ async def read_json_object(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise HTTPException(400, f"The body is a JSON {type(value).__name__}; expected an object.")
     return value
+
+
+def _refused(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large")
+    return number
 
 
 def gunzip(packed: bytes, bytes_max: int = BODY_BYTES_MAX) -> bytes:

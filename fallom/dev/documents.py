@@ -39,15 +39,24 @@ class Document:
     data: Any
     root: yaml.Node | None
 
-    def error(self, message: str, path: Path) -> FileError:
-        """Give the error for the value at ``path``, or for the nearest thing around it."""
+    def error(self, message: str, path: Path, *, at_key: bool = False) -> FileError:
+        """Give the error for the value at ``path``, or for the nearest thing around it.
+
+        Args:
+            message: What is wrong.
+            path: Where.
+            at_key: Whether the key itself is wrong, not its value.
+        """
         node = self.root
         mark = node.start_mark if node else None
         for step in path:
             found = _child(node, step)
             if found is None:
                 break
-            node, mark = found
+            node, key_mark = found
+            # a value on lines of its own is better found by its key
+            starts_below = node.start_mark.line > key_mark.line
+            mark = key_mark if starts_below or (at_key and step == path[-1]) else node.start_mark
         return FileError(message, mark.line + 1, mark.column + 1) if mark else FileError(message)
 
 
@@ -64,8 +73,9 @@ def load_document(text: str, is_json: bool) -> Document:
 
 
 def _load_yaml(text: str) -> Document:
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         for key in _repeated_keys(root):
             raise FileError(
@@ -74,6 +84,8 @@ def _load_yaml(text: str) -> Document:
                 key.start_mark.column + 1,
             )
         data = None if root is None else loader.construct_document(root)
+    except FileError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = " ".join(filter(None, (error.problem, error.context and f"({error.context})")))
@@ -84,7 +96,8 @@ def _load_yaml(text: str) -> Document:
     except ValueError as error:  # the constructor of dates, for example 2024-13-45
         raise FileError(f"not YAML: {error}; quote text that looks like a date") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return Document(data, root)
 
 
@@ -130,13 +143,12 @@ def _repeated_keys(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yaml.Mark] | None:
+    """Give the node one step below, and where its key stands."""
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         child = node.value[step]
         return child, child.start_mark
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value == str(step):
-                # a value on a line of its own is better found by its key
-                same_line = value.start_mark.line == key.start_mark.line
-                return value, value.start_mark if same_line else key.start_mark
+                return value, key.start_mark
     return None

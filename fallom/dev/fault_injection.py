@@ -18,11 +18,12 @@ from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fallom._core.errors import ConfigurationError
+from fallom.dev.answers import JsonAnswer
 from fallom.dev.body import gunzip, read_json
 from fallom.dev.faults import Fault, parse_faults
 from fallom.dev.otlp import PROTOBUF, decode_request, encode_status, span_attributes
@@ -81,10 +82,10 @@ def fault_routes(board: FaultBoard) -> list[Route]:
             try:
                 board.replace(parse_faults(await read_json(request)))
             except ConfigurationError as error:
-                return JSONResponse({"error": str(error)}, status_code=400)
+                return JsonAnswer({"error": str(error)}, status_code=400)
         elif request.method == "DELETE":
             board.replace(())
-        return JSONResponse(board.to_dict())
+        return JsonAnswer(board.to_dict())
 
     return [Route("/_dev/fault", fault, methods=["GET", "PUT", "DELETE"])]
 
@@ -153,7 +154,7 @@ class _Exchange:
         if self._scope["path"] == "/v1/traces":
             response = Response(encode_status(text), fault.status, media_type=PROTOBUF)
         else:
-            response = JSONResponse({"error": text}, fault.status)
+            response = JsonAnswer({"error": text}, fault.status)
         if fault.retry_after:
             response.headers["retry-after"] = _retry_after(fault.retry_after, time.time())
         await response(self._scope, self._receive, self._send)

@@ -11,8 +11,9 @@ import ipaddress
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fallom.dev.answers import JsonAnswer
 
 __all__ = ["LoopbackGuard", "is_loopback"]
 
@@ -47,7 +48,7 @@ class LoopbackGuard:
         """Answer 403, or pass on."""
         reason = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else ""
         if reason:
-            await JSONResponse({"error": reason}, status_code=403)(scope, receive, send)
+            await JsonAnswer({"error": reason}, status_code=403)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from fallom.dev.answers import JsonAnswer
 from fallom.dev.body import read_body, read_json_object
 from fallom.dev.fault_injection import REJECT_STATE
 from fallom.dev.otlp import PROTOBUF, decode_request, encode_response, encode_status, span_rows
@@ -32,12 +33,12 @@ def ingest_routes(recorder: Recorder) -> list[Route]:
     async def sessions(request: Request) -> Response:
         row = _exposure(await read_json_object(request), request)
         await recorder.store(lambda: [row])
-        return JSONResponse({"status": "ok"})
+        return JsonAnswer({"status": "ok"})
 
     async def spans(request: Request) -> Response:
         row = _metrics(await read_json_object(request), request)
         await recorder.store(lambda: [row])
-        return JSONResponse({"status": "ok"})
+        return JsonAnswer({"status": "ok"})
 
     return [
         Route("/v1/traces", traces, methods=["POST"]),

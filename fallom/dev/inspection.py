@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from fallom._version import __version__
+from fallom.dev.answers import JsonAnswer
 from fallom.dev.recorder import Recorder
 from fallom.dev.serving import Desk
 
@@ -38,13 +39,13 @@ def inspection_routes(recorder: Recorder, desk: Desk) -> list[Route]:
         }
 
     async def show_stats(_: Request) -> Response:
-        return JSONResponse(await stats())
+        return JsonAnswer(await stats())
 
     async def show_rows(request: Request) -> Response:
         after = _number(request, "after", 0, 1 << 62)
         limit = _number(request, "limit", 1000, _PAGE_ROWS_MAX)
         rows = await recorder.rows(request.path_params["table"], after, limit)
-        return JSONResponse([_decoded(row) for row in rows])
+        return JsonAnswer([_decoded(row) for row in rows])
 
     async def clear(_: Request) -> Response:
         await recorder.clear()

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class CloudOptions:
     port_file: Path | None = None
     quiet: bool = False
     until_stdin_closes: bool = False  # so that a cloud never outlives the test that started it
-    notes: Collection[str] = field(default=())
 
 
 def default_database() -> Path:
@@ -64,7 +63,7 @@ def run_cloud(options: CloudOptions) -> None:
         ConfigurationError: The folder, database or address cannot be used.
     """
     folder = Folder(options.folder)
-    for note in (*options.notes, *folder.notes):
+    for note in (*_warnings(options), *folder.notes):
         _say(note, sys.stderr)
     listener = _bound(options.host, options.port)
     recorder = Recorder(options.db)
@@ -166,13 +165,16 @@ def _banner(options: CloudOptions, port: int) -> str:
         "",
         "Ctrl-C stops it.",
     ]
-    if not is_loopback(options.host):
-        lines.insert(
-            0,
-            f"WARNING: listening on {options.host}: whoever reaches this address can read what "
-            "is stored here, and nobody is asked for a key.",
-        )
     return "\n".join(lines)
+
+
+def _warnings(options: CloudOptions) -> list[str]:
+    if is_loopback(options.host):
+        return []
+    return [
+        f"WARNING: listening on {options.host}: whoever reaches this address can read what is "
+        "stored here, and nobody is asked for a key."
+    ]
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from fallom.dev.answers import JsonAnswer
 from fallom.dev.folder import Catalogue, Folder, Problem
 
 __all__ = ["Desk", "serving_routes"]
@@ -77,7 +78,7 @@ def serving_routes(desk: Desk) -> list[Route]:
         key, version = request.path_params["key"], request.path_params["version"]
         config = (await desk.catalogue()).version("configs", key, version)
         if config is None:
-            return JSONResponse(
+            return JsonAnswer(
                 {"error": f"There is no version {version} of config {key!r}."}, status_code=404
             )
         return _tagged(request, config)

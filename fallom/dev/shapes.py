@@ -16,7 +16,7 @@ from fallom.dev.documents import Document, Path
 __all__ = ["SHAPES", "Check", "ab_test_shape", "config_shape", "prompt_shape"]
 
 _OPERATORS: Final = ("eq", "neq", "in", "nin", "contains", "startsWith", "endsWith")
-_PERCENT_TOLERANCE: Final = 0.01  # three thirds written as 33.33 are meant as 100
+_PERCENT_TOLERANCE: Final = 0.1  # seven times 14.28 are meant as 100
 _VERSION_MAX: Final = (1 << 53) - 1  # the largest whole number that every JSON reader keeps
 
 
@@ -44,7 +44,8 @@ class Check:
             if name not in fields:
                 close = difflib.get_close_matches(str(name), fields, n=1)
                 if close:
-                    raise self.fail((*path, name), f"is not a field; did you mean {close[0]!r}?")
+                    message = f"{name!r} is not a field; did you mean {close[0]!r}?"
+                    raise self.document.error(message, (*path, str(name)), at_key=True)
         return value
 
     def items(self, value: Any, path: Path) -> list[tuple[Path, Any]]:

@@ -82,7 +82,8 @@ def answer_to(request: Mapping[str, Any], messages: list[Any]) -> Answer:
     """Give the answer to a conversation: a demanded tool call, a demanded form, or the echo."""
     tool = _demanded_tool(request)
     if tool is not None:
-        arguments = json.dumps(_example(tool.get("parameters") or {}))
+        schema = tool.get("parameters")
+        arguments = json.dumps(_example(schema if isinstance(schema, dict) else {}))
         return Answer("", "tool_calls", tool["name"], arguments)
     schema = _demanded_schema(request)
     text = _last_user_text(messages) if schema is None else json.dumps(_example(schema))
@@ -148,15 +149,20 @@ def _last_user_text(messages: list[Any]) -> str:
 def _demanded_tool(request: Mapping[str, Any]) -> dict[str, Any] | None:
     """Give the function that must be called; both APIs' forms of a tool are understood."""
     choice = request.get("tool_choice")
-    tools = request.get("tools")
-    if not isinstance(tools, list) or not (choice == "required" or isinstance(choice, Mapping)):
+    if choice != "required" and not isinstance(choice, Mapping):
         return None
-    functions = [tool.get("function", tool) for tool in tools if isinstance(tool, Mapping)]
-    wanted = choice.get("function", choice).get("name") if isinstance(choice, Mapping) else None
-    for function in functions:
-        if isinstance(function, dict) and wanted in (None, function.get("name")):
+    chosen = _function(choice) or {}
+    tools = request.get("tools")
+    for tool in tools if isinstance(tools, list) else []:
+        function = _function(tool)
+        if function and chosen.get("name") in (None, function.get("name")):
             return {**function, "name": str(function.get("name", ""))}
     return None
+
+
+def _function(tool: Any) -> dict[str, Any] | None:
+    inner = tool.get("function", tool) if isinstance(tool, dict) else None
+    return inner if isinstance(inner, dict) else None
 
 
 def _demanded_schema(request: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -176,7 +182,7 @@ def _demanded_schema(request: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _example(schema: dict[str, Any]) -> Any:
     """Give a small value that fits a schema, as far as strict schemas go."""
-    definitions = schema.get("$defs", {})
+    definitions = schema.get("$defs") or {}
 
     def build(part: Any, depth: int) -> Any:  # noqa: PLR0911  a case a line
         if not isinstance(part, Mapping) or depth > _EXAMPLE_DEPTH_MAX:

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from fallom.dev.answers import JsonAnswer
 from fallom.dev.body import read_json_object
 from fallom.dev.provider.chat import chat_chunks, chat_completion
 from fallom.dev.provider.echo import Refusal, count_tokens, embedding, refusal_for
@@ -77,15 +78,15 @@ async def _embeddings(request: Request) -> Response:
         data.append({"object": "embedding", "index": i, "embedding": _packed(vector, is_packed)})
     tokens = count_tokens([str(text) for text in texts])
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return JSONResponse({"object": "list", "data": data, "model": asked["model"], "usage": usage})
+    return JsonAnswer({"object": "list", "data": data, "model": asked["model"], "usage": usage})
 
 
 async def _models(_: Request) -> Response:
-    return JSONResponse({"object": "list", "data": [_described(name) for name in _MODELS]})
+    return JsonAnswer({"object": "list", "data": [_described(name) for name in _MODELS]})
 
 
 async def _model(request: Request) -> Response:
-    return JSONResponse(_described(request.path_params["model"]))
+    return JsonAnswer(_described(request.path_params["model"]))
 
 
 async def _asked(
@@ -111,7 +112,7 @@ def _invalid(message: str, param: str) -> Refusal:
 def _refused(refusal: Refusal) -> Response:
     may_retry = refusal.status == 429 or refusal.status >= 500
     headers = _RETRY_HEADERS if may_retry else None
-    return JSONResponse(refusal.to_dict(), status_code=refusal.status, headers=headers)
+    return JsonAnswer(refusal.to_dict(), status_code=refusal.status, headers=headers)
 
 
 async def _plain(
@@ -120,7 +121,7 @@ async def _plain(
     answer = build(asked)
     if _is_slow(asked):
         await asyncio.sleep(_SLOW_S)
-    return JSONResponse(answer)
+    return JsonAnswer(answer)
 
 
 def _stream(
