@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_flusher(given[1:])
     try:
         from fallom.cli.commands import run_commands  # needs click, which is an extra
+
+        return run_commands(given)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fallom"):
             raise
@@ -42,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_USAGE
-    return run_commands(given)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,20 @@ class LocalCloud:
         """
         if self._process is not None:
             raise CloudStartError("it runs already")
+        deadline = time.monotonic() + _START_S
+        is_first = self._own_files is None
+        while not self._try_start(deadline):
+            # A port that was ours can be somebody's for a moment: a client that connects to a dead
+            # server may get the very port as its own. At the first start there is no such excuse.
+            if is_first or time.monotonic() > deadline:
+                said = self.log()
+                if is_first:
+                    self.stop()
+                raise CloudStartError(f"`fallom dev` did not start:\n{said}")
+            time.sleep(_POLL_S * 10)
+        return self
+
+    def _try_start(self, deadline: float) -> bool:
         if self._own_files is None:
             self._own_files = tempfile.TemporaryDirectory(prefix="fallom-cloud-")
         own = Path(self._own_files.name)
@@ -120,14 +134,13 @@ class LocalCloud:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": _python_path(os.environ)},
             )
-        deadline = time.monotonic() + _START_S
         while not port_file.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise CloudStartError(f"`{' '.join(command)}` did not start:\n{self.log()}")
+                return False
             time.sleep(_POLL_S)
         self._port = int(port_file.read_text())
-        return self
+        return True
 
     def kill(self) -> None:
         """Kill -9; what it acknowledged is in the database."""
