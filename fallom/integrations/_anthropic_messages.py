@@ -20,6 +20,7 @@ from fallom.integrations._reading import (
     Gathered,
     blob,
     file_part,
+    model_of,
     numbers,
     sampling,
     text_part,
@@ -51,14 +52,13 @@ class MessagesReader:
         self._blocks: dict[int, _Block] = {}
         self._usage: dict[str, int] = {}
         self._thinking: int | None = None
-        self.model = clean(str(field(body, "model") or ""))
+        self.model = model_of(body)
         self.failure = ""
 
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
         found = sampling(body)
-        found[names.REQUEST_MODEL] = self.model
         numbers(found, {names.MAX_TOKENS: token_count(body, "max_tokens")})
         stop = words(field(body, "stop_sequences"))
         if stop:

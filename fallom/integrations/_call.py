@@ -119,6 +119,8 @@ class Call:
         self._parent = tracing.parent()
         self._attributes: dict[str, AttributeValue] = {names.OPERATION: reader.operation}
         self._attributes.update(attributes)
+        if reader.model:
+            self._attributes[names.REQUEST_MODEL] = reader.model
         self._attributes.update(reader.request())
         self._attributes.update(tracing.call_attributes())
         self._name = f"{reader.operation} {reader.model}".rstrip()

@@ -20,6 +20,7 @@ from fallom.integrations._reading import (
     Gathered,
     blob,
     file_part,
+    model_of,
     numbers,
     sampling,
     text_part,
@@ -43,14 +44,13 @@ class ChatReader:
         self._content_captured = content_captured
         self._answer = Answer()
         self._choices: dict[int, _Choice] = {}
-        self.model = clean(str(field(body, "model") or ""))
+        self.model = model_of(body)
         self.failure = ""
 
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
         found = sampling(body)
-        found[names.REQUEST_MODEL] = self.model
         limit = token_count(body, "max_completion_tokens")
         count = token_count(body, "n")
         numbers(

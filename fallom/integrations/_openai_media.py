@@ -9,11 +9,12 @@ from typing import Any
 
 from fallom._core.span import AttributeValue
 from fallom.integrations import _attributes as names
-from fallom.integrations._content import Room, clean, encode_messages, field, items
+from fallom.integrations._content import Room, encode_messages, field, items
 from fallom.integrations._openai_chat import chat_usage
 from fallom.integrations._reading import (
     Answer,
     Gathered,
+    model_of,
     numbers,
     sampling,
     text_part,
@@ -41,15 +42,13 @@ class _Reader:
         self._body = body
         self._content_captured = content_captured
         self._answer = Answer()
-        self.model = clean(str(field(body, "model") or ""))
+        self.model = model_of(body)
         self.failure = ""
 
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
         found = sampling(body)
-        if self.model:
-            found[names.REQUEST_MODEL] = self.model
         if self.output_type:
             found[names.OUTPUT_TYPE] = self.output_type
         count = token_count(body, "n")

@@ -20,6 +20,7 @@ from fallom.integrations._reading import (
     Gathered,
     blob,
     file_part,
+    model_of,
     numbers,
     sampling,
     text_part,
@@ -45,14 +46,13 @@ class ResponsesReader:
         self._answer = Answer()
         self._output: list[Part] | None = None  # of the whole response
         self._gathered: dict[int, _Item] = {}  # of a stream that has not ended
-        self.model = clean(str(field(body, "model") or ""))
+        self.model = model_of(body)
         self.failure = ""
 
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
         found = sampling(body)
-        found[names.REQUEST_MODEL] = self.model
         numbers(found, {names.MAX_TOKENS: token_count(body, "max_output_tokens")})
         for attribute, value in (
             (names.REASONING_LEVEL, field(field(body, "reasoning"), "effort")),

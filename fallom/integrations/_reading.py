@@ -19,6 +19,7 @@ __all__ = [
     "Gathered",
     "blob",
     "file_part",
+    "model_of",
     "numbers",
     "sampling",
     "text_part",
@@ -48,6 +49,12 @@ _REASONS = {
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
 }
+
+
+def model_of(body: Any) -> str:
+    """Give the model that a request names, empty if it names none."""
+    model = field(body, "model")
+    return clean(model)[:256] if isinstance(model, str) else ""
 
 
 def token_count(source: Any, *path: str) -> int | None:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _OURS = ("post", "copy", "with_options", "_prepare_request")
 _RAW_HEADER = "x-stainless-raw-response"
+_REFUSED = object()
 
 # The call that is inside ``post`` in this task or thread: its HTTP attempts count themselves here.
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("fallom_call", default=None)
@@ -167,6 +168,10 @@ def _attempt_counter(inner: Callable[..., Any]) -> Callable[..., Any]:
     return prepare
 
 
+def _changed(kwargs: dict[str, Any], change: Change | None) -> dict[str, Any]:
+    return kwargs if change is None else {**kwargs, "body": change.body}
+
+
 def _leave(token: contextvars.Token[Call | None]) -> None:
     try:
         _current.reset(token)
@@ -184,16 +189,15 @@ def _post(inner: Callable[..., Any], observer: _Observer) -> Callable[..., Any]:
             return inner(path, **kwargs)
         token = _current.set(call)
         try:
-            if change is None:
+            try:
+                answer = inner(path, **_changed(kwargs, change))
+            except Exception as error:
+                if not observer.is_refused(change, error):
+                    raise
+                answer = _REFUSED
+            if answer is _REFUSED:  # out here: a second error must not tell of ours as its context
+                change = None
                 answer = inner(path, **kwargs)
-            else:
-                try:
-                    answer = inner(path, **{**kwargs, "body": change.body})
-                except Exception as error:
-                    if not change.is_refused(error):
-                        raise
-                    change = None
-                    answer = inner(path, **kwargs)
         except BaseException as error:
             call.failed(error)
             raise
@@ -214,16 +218,15 @@ def _async_post(inner: Callable[..., Any], observer: _Observer) -> Callable[...,
             return await inner(path, **kwargs)
         token = _current.set(call)
         try:
-            if change is None:
+            try:
+                answer = await inner(path, **_changed(kwargs, change))
+            except Exception as error:
+                if not observer.is_refused(change, error):
+                    raise
+                answer = _REFUSED
+            if answer is _REFUSED:  # out here: a second error must not tell of ours as its context
+                change = None
                 answer = await inner(path, **kwargs)
-            else:
-                try:
-                    answer = await inner(path, **{**kwargs, "body": change.body})
-                except Exception as error:
-                    if not change.is_refused(error):
-                        raise
-                    change = None
-                    answer = await inner(path, **kwargs)
         except BaseException as error:  # cancellation too
             call.failed(error)
             raise
@@ -261,6 +264,14 @@ class _Observer:
         except Exception as error:  # noqa: BLE001  # named edge guard: costs the span, not the call
             give_up(self._tracing, "integration", error)
             return None, None
+
+    def is_refused(self, change: Change | None, error: BaseException) -> bool:
+        """Say whether a call failed only for what we changed; where that cannot be told, it did not."""
+        try:
+            return change is not None and change.is_refused(error)
+        except Exception as problem:  # noqa: BLE001  # named edge guard
+            give_up(self._tracing, "integration", problem)
+            return False
 
     def observe(
         self, answer: Any, call: Call, kwargs: Mapping[str, Any], change: Change | None
