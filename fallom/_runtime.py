@@ -75,7 +75,6 @@ class Runtime:
         self._look_lock = threading.Lock()
         self._looked_ns = 0
         self._ensured_ns = 0
-        self._has_probed = False
         self._handed_over = False
         self._drops: Counter[Drop] = Counter()
         self._wait_until_s: float | None = None  # of the cold start: one deadline a process
@@ -249,7 +248,7 @@ class Runtime:
                 # also a process that so far only reads.
                 self._writer.hold(Destination.WISHES, now_ns)
                 self._pass_drops_on(place)
-            self._ensure(place, now_ns)
+            self._ensure(place, now_ns, is_due)
         except OSError as error:
             self.warn("the state directory cannot be used now", str(error))
         finally:
@@ -261,19 +260,22 @@ class Runtime:
             # Not closed: other threads may be reading the page. The descriptors go with the object.
             self._writer.abandon()
             self._place = None
-            self._has_probed = False
             self._place_tried_ns = 0
         if self._place is None:
             self._find_place(now_ns)
 
-    def _ensure(self, place: Place, now_ns: int) -> None:
-        """Start a flusher if there is none, or a candidate if ours is of a higher version."""
+    def _ensure(self, place: Place, now_ns: int, is_due: bool) -> None:
+        """Start a flusher if there is none, or a candidate if ours is of a higher version.
+
+        A stale beat says that there is none; so does, sooner, the leader's lock, which is probed at
+        every look that is due, the first one of a process included.
+        """
         if self.settings.flusher != "process":
             return
         is_alive = place.page.is_alive(now_ns)
         is_older = is_alive and place.page.flusher_version() < pack_version(__version__)
         is_hand_over = is_older and not self._handed_over
-        if is_alive and self._has_probed and not is_hand_over:
+        if is_alive and not is_due:
             return
         if now_ns - self._ensured_ns < ENSURE_AGAIN_NS:
             return
@@ -282,9 +284,7 @@ class Runtime:
             self.settings, place.directory, place.page, now_ns, is_hand_over=is_hand_over
         )
         self._handed_over = self._handed_over or is_hand_over
-        if found is not Started.FAILED:
-            self._has_probed = True
-        else:
+        if found is Started.FAILED:
             self.warn("no flusher can be started", "set FALLOM_PYTHON to a Python interpreter")
         if failures >= FAILURES_BEFORE_WARNING:
             last = last_log_line(place.directory)

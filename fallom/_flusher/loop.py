@@ -116,6 +116,7 @@ class Flusher:
                 thread.join(0.1)
                 self._beat(time.monotonic_ns())
         self._carry_over()
+        self._wishes.tidy(time.monotonic_ns(), leaving=True)
         left = bool(marks_of(self._directory.spool, self._targets))
         self._page.beat(0)
         _logger.info("flusher leaves: %s", why)

@@ -7,6 +7,7 @@ lane that has to wait holds back no other.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -104,6 +105,9 @@ class Lane:
                 self._reader.rewind()
                 self.in_flight = frozenset()
                 self._stop.wait(1.0)
+        with contextlib.suppress(OSError):
+            self._reader.refresh(time.monotonic_ns())
+            self._reader.tidy(time.monotonic_ns(), leaving=True)
         self._reader.close()
 
     def ship_once(self) -> bool:

@@ -44,7 +44,7 @@ _STARTS = struct.Struct("<QQ")
 _BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 
 # "&" gives a job the null device as standard input, hence the detour by descriptor 3.
-_SHELL = 'cd / && exec 3<&0 && "$0" "$@" <&3 3<&- &'
+_SHELL = 'cd /; exec 3<&0; "$0" "$@" <&3 3<&- &'
 
 # What a flusher needs of the environment: how to find libraries, proxies and certificates, and the
 # time zone for its log. Settings and the key do not travel by it.
