@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-__all__ = ["Part", "Room", "clean", "encode_messages", "encode_parts", "field", "items"]
+__all__ = ["Part", "Room", "clean", "encode_messages", "encode_parts", "field", "is_given", "items"]
 
 Part: TypeAlias = "dict[str, Any]"
 
@@ -44,7 +44,12 @@ def field(source: Any, name: str) -> Any:
         value = getattr(source, name, None)
         if value is None and isinstance(source, Mapping):
             value = source.get(name)
-    return None if type(value).__name__ in _ABSENT else value
+    return value if is_given(value) else None
+
+
+def is_given(value: Any) -> bool:
+    """Say whether a value is none of the client libraries' sentinels for a missing one."""
+    return type(value).__name__ not in _ABSENT
 
 
 def items(source: Any) -> Sequence[Any]:
@@ -123,7 +128,7 @@ class Room:
         for name, entry in value.items():
             if self._nodes < 0:
                 break
-            if type(entry).__name__ not in _ABSENT:
+            if is_given(entry):
                 found[self.text(name if isinstance(name, str) else str(name))] = self.plain(
                     entry, depth + 1
                 )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fallom._core.span import Tracing
 from fallom.integrations._call import Reader
-from fallom.integrations._content import field
+from fallom.integrations._content import field, is_given
 from fallom.integrations._openai_chat import ChatReader
 from fallom.integrations._openai_media import (
     CompletionReader,
@@ -67,6 +67,8 @@ def _ask_for_usage(client: Any, path: str, body: Any, options: Mapping[str, Any]
     if isinstance(extra, Mapping) and "stream_options" in extra:
         return None
     said = body.get("stream_options", {})
+    if not is_given(said):  # older versions take their sentinels out later
+        said = {}
     if not isinstance(said, Mapping) or "include_usage" in said:
         return None
     version = getattr(client, "_api_version", None)

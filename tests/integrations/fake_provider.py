@@ -128,6 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256  # connections of all tests' threads at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves is part of many tests."""

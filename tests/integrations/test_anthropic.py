@@ -227,6 +227,8 @@ def test_refused_call_raises_as_it_would(
 
 
 def test_tokens_are_counted(client: Any, tracing: Recording) -> None:
+    if not hasattr(client.messages, "count_tokens"):
+        pytest.skip("this anthropic counts no tokens")
     assert client.messages.count_tokens(model="claude", messages=MESSAGES).input_tokens == 33
     assert tracing.span.name == "count_tokens claude"
     assert tracing.span.attributes["gen_ai.usage.input_tokens"] == 33

@@ -150,7 +150,7 @@ def test_old_azure_version_is_not_asked_for_usage(provider: Provider, tracing: R
 def test_provider_is_told_by_the_host(base_url: str, name: str, tracing: Recording) -> None:
     client = wrap_openai(openai.OpenAI(base_url=base_url, api_key="k", max_retries=0), tracing)
     client._client.send = mock.Mock(side_effect=OSError("no network"))
-    with pytest.raises(OSError, match="no network"):
+    with pytest.raises((OSError, openai.APIConnectionError)):  # the older versions' word for it
         call(client)
     assert tracing.span.attributes["gen_ai.provider.name"] == name
     assert tracing.span.attributes["server.address"] in base_url
@@ -215,7 +215,10 @@ def test_memory_does_not_grow_with_sessions(bare: Any, provider: Provider) -> No
         for _ in range(count):
             client = wrap_openai(bare, Forgetful())
             list(client.chat.completions.create(**REQUEST, stream=True))
-            next(client.chat.completions.create(**REQUEST, stream=True))
+            # Closed, not dropped: with older clients a dropped stream may lock up httpcore's pool,
+            # traced or not, when the collector finds it while the pool is at work.
+            with client.chat.completions.create(**REQUEST, stream=True) as stream:
+                next(stream)
         provider.asked.clear()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]

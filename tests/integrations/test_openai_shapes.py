@@ -250,18 +250,29 @@ def plain(value: Any) -> Any:
     return value
 
 
-def without_usage_option(asked: Asked) -> bytes:
-    if b"stream_options" not in asked.body:
-        return asked.body
-    body = asked.json
+def is_same_but_for_usage(first: Asked, second: Asked) -> bool:
+    """Whether two bodies are the same bytes, or would be without the option for usage."""
+    if b"stream_options" not in second.body:
+        return first.body == second.body
+    body = second.json
     assert body.pop("stream_options") == {"include_usage": True}
-    return json.dumps(body, separators=(",", ":")).encode()
+    # Which separators there are between is the client's business: both times the same.
+    return json.dumps(first.json) == json.dumps(body)
+
+
+def needs(client: Any, shape: str) -> None:
+    """Skip a shape that this version of the client does not have."""
+    if shape.startswith("responses") and not hasattr(client, "responses"):
+        pytest.skip("this openai has no responses")
+    if shape == "typed stream" and not hasattr(client.chat.completions, "stream"):
+        pytest.skip("this openai has no chat.completions.stream")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shape_gives_what_the_bare_client_gives_and_one_span(
     shape: str, bare: Any, client: Any, provider: Provider, tracing: Recording
 ) -> None:
+    needs(bare, shape)
     run, name = SHAPES[shape]
     expected = plain(run(bare))
     assert plain(run(client)) == expected
@@ -272,7 +283,7 @@ def test_shape_gives_what_the_bare_client_gives_and_one_span(
     if "multipart" in first.headers["content-type"]:  # has a random boundary
         assert len(first.body) == len(second.body)
     else:
-        assert without_usage_option(second) == first.body
+        assert is_same_but_for_usage(first, second)
     varying = ("content-length", "content-type", "idempotency-key", "x-stainless-idempotency-key")
     for headers in (first.headers, second.headers):
         for header in varying:
@@ -282,6 +293,7 @@ def test_shape_gives_what_the_bare_client_gives_and_one_span(
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_private_shape_holds_no_content(shape: str, bare: Any, private: Recording) -> None:
+    needs(bare, shape)
     run, _ = SHAPES[shape]
     run(wrap_openai(bare, private))
     shown = repr(private.span).lower()
@@ -404,6 +416,7 @@ def test_other_refusal_is_the_callers(client: Any, provider: Provider, tracing: 
 
 
 def test_response_has_its_parts_and_totals(client: Any, tracing: Recording) -> None:
+    needs(client, "responses")
     client.responses.create(
         model="m",
         instructions="Be kind",
@@ -472,6 +485,7 @@ def test_response_stream_takes_usage_from_its_last_event(
     provider: Provider,
     tracing: Recording,
 ) -> None:
+    needs(client, "responses")
     provider.queue = [Reply(events=response_events(end, **over), named=True)]
     list(client.responses.create(model="m", input="Hi", stream=True))
     attributes = tracing.span.attributes
@@ -483,6 +497,7 @@ def test_response_stream_takes_usage_from_its_last_event(
 
 
 def test_response_stream_that_is_closed_gives_its_part(client: Any, tracing: Recording) -> None:
+    needs(client, "responses")
     with client.responses.create(model="m", input="Hi", stream=True) as stream:
         for event in stream:
             if event.type == "response.output_text.delta":
@@ -494,6 +509,7 @@ def test_response_stream_that_is_closed_gives_its_part(client: Any, tracing: Rec
 
 
 def test_typed_stream_that_is_left_gives_its_part(client: Any, tracing: Recording) -> None:
+    needs(client, "typed stream")
     with client.chat.completions.stream(model="m", messages=MESSAGES) as stream:
         for event in stream:
             if event.type == "content.delta" and event.delta:
@@ -560,6 +576,8 @@ def test_parse_gives_the_callers_type(
     completion = chat_completion()
     completion["choices"][0]["message"]["content"] = '{"text": "Hi"}'
     provider.queue = [Reply(completion)]
+    if not hasattr(client.chat.completions, "parse"):
+        pytest.skip("this openai has no chat.completions.parse")
     parsed = client.chat.completions.parse(model="m", messages=MESSAGES, response_format=Greeting)
     assert parsed.choices[0].message.parsed == Greeting(text="Hi")
     assert tracing.span.attributes["gen_ai.output.type"] == "json"
@@ -580,6 +598,7 @@ def test_many_choices_each_have_a_reason(
 
 
 async def test_async_shapes_give_one_span_each(aclient: Any, tracing: Recording) -> None:
+    needs(aclient, "typed stream")
     await aclient.chat.completions.create(model="m", messages=MESSAGES)
     raw = await aclient.chat.completions.with_raw_response.create(
         model="m", messages=MESSAGES, stream=True
