@@ -70,7 +70,7 @@ def root() -> None:
 )
 @click.option("--quiet", is_flag=True, help="No banner.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
-def dev(  # noqa: PLR0917  click gives them by name
+def dev(
     folder: Path | None,
     host: str,
     port: int,

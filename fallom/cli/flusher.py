@@ -19,7 +19,7 @@ The applications are started with FALLOM_FLUSHER=external. Settings come from th
 for the applications, and must be the same: above all FALLOM_API_KEY, the URLs and FALLOM_STATE_DIR.
 The API key is never an argument, because every user of a machine can read those.
 
-exit codes: 0 done or told to stop; 1 with --once, something could not be delivered;
+exit codes: 0 done, or told to stop; 1 with --once, something is left; 3 another flusher leads;
             2 a setting that cannot be used
 """
 

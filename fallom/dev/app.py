@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fallom.dev.answers import JsonAnswer
-from fallom.dev.fault_injection import FaultBoard, FaultInjection, fault_routes
+from fallom.dev.fault_board import FaultBoard, fault_routes
+from fallom.dev.fault_injection import FaultInjection
 from fallom.dev.faults import Fault
 from fallom.dev.folder import Folder
 from fallom.dev.guard import LoopbackGuard

@@ -1,7 +1,6 @@
-"""``FaultBoard``: the faults that are set now, and the middleware that carries them out.
+"""``FaultInjection``: the middleware that carries out what the fault board says.
 
-Faults are tried in order; the first that covers a request and still has times left is applied. The
-paths below ``/_dev`` and the page are never touched, so that a test can always steer. Resets need
+The paths below ``/_dev`` and the page are never touched, so that a test can always steer. Resets need
 the connection itself: the server puts it into the scope (``TRANSPORT``).
 """
 
@@ -9,85 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import itertools
 import os
 import socket
 import struct
 import time
 import zlib
-from collections.abc import Collection, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fallom._core.errors import ConfigurationError
 from fallom.dev.answers import JsonAnswer
-from fallom.dev.body import gunzip, read_json
-from fallom.dev.faults import Fault, parse_faults
-from fallom.dev.otlp import PROTOBUF, decode_request, encode_status, span_attributes
+from fallom.dev.fault_board import FaultBoard
+from fallom.dev.faults import Fault
+from fallom.dev.otlp import PROTOBUF, encode_status
 
-__all__ = ["REJECT_STATE", "TRANSPORT", "FaultBoard", "FaultInjection", "fault_routes"]
+__all__ = ["REJECT_STATE", "TRANSPORT", "FaultInjection"]
 
 REJECT_STATE: Final = "fallom_reject_spans"  # request state: how many spans a fault has us refuse
 TRANSPORT: Final = "fallom.transport"  # scope extension: the connection's asyncio transport
 _CHUNK: Final = bytes(64 << 10)
 _LIE_BYTES: Final = 64  # how much more a cut answer promises than it has
-
-
-class FaultBoard:
-    """The faults that are set now; used from the event loop only."""
-
-    def __init__(self, faults: Collection[Fault] = ()) -> None:
-        self.released = asyncio.Event()  # set when these faults are replaced
-        self._faults = list(faults)
-        self._applied = [0] * len(self._faults)
-
-    def replace(self, faults: Collection[Fault]) -> None:
-        """Set other faults; requests that hang are let go."""
-        self.released.set()
-        self.released = asyncio.Event()
-        self._faults = list(faults)
-        self._applied = [0] * len(self._faults)
-
-    def candidates(self, method: str, path: str) -> list[int]:
-        """Give the positions of faults that cover a request and have times left."""
-        return [
-            i
-            for i, fault in enumerate(self._faults)
-            if fault.covers(method, path) and (not fault.times or self._applied[i] < fault.times)
-        ]
-
-    def first(self, positions: list[int], body: bytes, encoding: str) -> Fault | None:
-        """Take the first of ``positions`` whose conditions the body meets."""
-        for i in positions:
-            fault = self._faults[i]
-            if (not fault.above or len(body) > fault.above) and _is_marked(fault, body, encoding):
-                self._applied[i] += 1
-                return fault
-        return None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the faults and how often each was applied, for JSON."""
-        pairs = zip(self._faults, self._applied, strict=True)
-        return {"faults": [{**fault.to_dict(), "applied": n} for fault, n in pairs]}
-
-
-def fault_routes(board: FaultBoard) -> list[Route]:
-    """Give ``/_dev/fault``: PUT sets, GET shows, DELETE clears."""
-
-    async def fault(request: Request) -> Response:
-        if request.method == "PUT":
-            try:
-                board.replace(parse_faults(await read_json(request)))
-            except ConfigurationError as error:
-                return JsonAnswer({"error": str(error)}, status_code=400)
-        elif request.method == "DELETE":
-            board.replace(())
-        return JsonAnswer(board.to_dict())
-
-    return [Route("/_dev/fault", fault, methods=["GET", "PUT", "DELETE"])]
 
 
 class FaultInjection:
@@ -245,7 +188,7 @@ class _Exchange:
 
     async def huge(self, fault: Fault) -> None:
         chunks, rest = divmod(fault.bytes, len(_CHUNK))
-        await self._stream([*([_CHUNK] * chunks), _CHUNK[:rest]], {})
+        await self._stream(itertools.chain(itertools.repeat(_CHUNK, chunks), [_CHUNK[:rest]]), {})
 
     async def bomb(self, fault: Fault) -> None:
         await self._stream(_bomb(fault.bytes), {"content-encoding": "gzip"})
@@ -262,7 +205,7 @@ class _Exchange:
     async def _answer(self, response: Response) -> None:
         await response(self._scope, self._receive, self._send)
 
-    async def _stream(self, chunks: Any, headers: dict[str, str]) -> None:
+    async def _stream(self, chunks: Iterable[bytes], headers: dict[str, str]) -> None:
         """Send chunks until they or the client end."""
         names = {"content-type": self._media_type, **headers}
         raw = [(name.encode(), value.encode()) for name, value in names.items()]
@@ -305,21 +248,6 @@ async def _drain(receive: Receive) -> tuple[bytes, bool]:
         body += message.get("body", b"")
         if not message.get("more_body", False):
             return bytes(body), True
-
-
-def _is_marked(fault: Fault, body: bytes, encoding: str) -> bool:
-    """Whether the batch holds a span with the fault's attribute; what cannot be read has none."""
-    if not fault.attribute:
-        return True
-    name, equals, value = fault.attribute.partition("=")
-    try:
-        request = decode_request(gunzip(body) if encoding == "gzip" else body)
-    except ValueError:
-        return False
-    return any(
-        name in attributes and (not equals or str(attributes[name]) == value)
-        for attributes in span_attributes(request)
-    )
 
 
 def _promising(start: Message, more: int) -> Message:

@@ -161,7 +161,11 @@ class Store:
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
-            self._prepare()
+            try:
+                self._prepare()
+            except sqlite3.Error:
+                self._connection.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 f"--db {path}: {error}; expected a file that may be written, either new or made by "

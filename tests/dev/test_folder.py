@@ -12,6 +12,8 @@ from fallom._core.errors import ConfigurationError
 from fallom.dev.folder import Folder
 from fallom.dev.run import sample_folder
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "cloud"
+
 
 def write(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
@@ -73,8 +75,10 @@ def test_both_names_of_the_test_directory_are_read(folder: Path) -> None:
     assert catalogue.problems == ()
 
 
-def test_sample_is_without_problems() -> None:
-    folder = Folder(sample_folder())
+@pytest.mark.parametrize("root", [sample_folder(), EXAMPLE], ids=["sample", "example"])
+def test_folders_that_come_along_are_without_problems(root: Path) -> None:
+    folder = Folder(root)
+    assert folder.catalogue().all_versions("prompt_ab_tests")
     assert folder.catalogue().problems == ()
     assert folder.notes == ()
 
