@@ -6,7 +6,8 @@
         assert cloud.stats()["spans"]["distinct"] == 2000
 
 It can be killed and restarted on the same port and database. It never outlives whoever started it:
-the child ends when its standard input closes, and that happens even when the parent is killed.
+the child ends when its standard input closes, and that happens even when the parent is killed (and all
+that it forked meanwhile, for those hold the pipe too).
 """
 
 from __future__ import annotations
