@@ -43,7 +43,6 @@ class MessagesReader:
     """Reads one call of ``/v1/messages``."""
 
     operation = "chat"
-    has_text = True
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         self._body = body

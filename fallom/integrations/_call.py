@@ -37,7 +37,6 @@ class Reader(Protocol):
 
     operation: str
     model: str
-    has_text: bool  # whether bytes of an answer's body may be looked at: not those of sound
     failure: str  # an error that the answer itself tells of, else empty
 
     def request(self) -> dict[str, AttributeValue]:
@@ -76,7 +75,7 @@ def error_type_of(error: BaseException) -> str:
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     told = inner.get("type") if isinstance(inner, Mapping) else None
-    for code in (getattr(error, "code", None), told):
+    for code in (getattr(error, "code", None), told, getattr(error, "status", None)):
         if isinstance(code, str) and code and len(code) <= 128:
             return clean(code)
     return type(error).__name__
@@ -134,7 +133,7 @@ class Call:
     @property
     def reads_bytes(self) -> bool:
         """Whether bytes that the caller reads past the client library's objects can be understood."""
-        return self._reader.has_text and not self.is_advancing and not self._once.locked()
+        return not self.is_advancing and not self._once.locked()
 
     def piece(self, piece: Any) -> None:
         """Take one event of a stream, before the caller gets it."""

@@ -37,7 +37,6 @@ class ChatReader:
     """Reads one call of ``/chat/completions``."""
 
     operation = "chat"
-    has_text = True
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         self._body = body

@@ -35,7 +35,6 @@ class _Reader:
     """What these readers share: a model, an answer with an id and usage, and no content."""
 
     operation = "generate_content"
-    has_text = True
     output_type = ""
 
     def __init__(self, body: Any, content_captured: bool) -> None:
@@ -119,9 +118,8 @@ class ImageReader(_Reader):
 
 
 class SpeechReader(_Reader):
-    """Reads one call of ``/audio/speech``. Its answer is sound: not a byte of it is looked at."""
+    """Reads one call of ``/audio/speech``. Its answer is sound, which no decoder here reads."""
 
-    has_text = False
     output_type = "speech"
 
     def _more(self, found: dict[str, AttributeValue], body: Any) -> None:

@@ -38,7 +38,6 @@ class ResponsesReader:
     """Reads one call of ``/responses`` or ``/responses/compact``."""
 
     operation = "chat"
-    has_text = True
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         self._body = body

@@ -68,7 +68,7 @@ def wrap(client: T, tracing: Tracing, dialect: Dialect) -> T:
         give_up(tracing, "unknown_client", TypeError(problem))
         return client
     try:
-        derived = _copy(client, dialect.library)
+        derived = _copy(client)
         _hook(derived, tracing, dialect, is_async)
     except Exception as error:  # noqa: BLE001  # named edge guard: an untraced client serves
         give_up(tracing, "unknown_client", error)
@@ -91,26 +91,12 @@ def _is_async(cls: type, library: str) -> bool | None:
     return None
 
 
-def _copy(client: T, library: str) -> T:
+def _copy(client: T) -> T:
     derived = copy.copy(client)
     for name, value in list(vars(derived).items()):
         if name in _OURS and hasattr(value, "fallom_inner"):
             delattr(derived, name)  # a wrapped client: derive from what it was made of
-        elif _is_cached(client, name, value, library):
-            delattr(derived, name)
     return derived
-
-
-def _is_cached(client: Any, name: str, value: Any, library: str) -> bool:
-    """Say whether an attribute is a resource that the copy will make anew when it is asked for."""
-    for owner in type(client).__mro__:
-        if name in vars(owner):
-            if not isinstance(vars(owner)[name], functools.cached_property):
-                return False
-            # One that a subclass of the caller's caches is kept, unless it would bypass us.
-            is_vendors = owner.__module__.partition(".")[0] == library
-            return is_vendors or getattr(value, "_client", None) is client
-    return False
 
 
 def _hook(client: Any, tracing: Tracing, dialect: Dialect, is_async: bool) -> None:
@@ -120,14 +106,19 @@ def _hook(client: Any, tracing: Tracing, dialect: Dialect, is_async: bool) -> No
     client.with_options = _copier(client.with_options, tracing, dialect, is_async)
     client._prepare_request = _attempt_counter(client._prepare_request)
     for name, value in list(vars(client).items()):
-        if _is_resource(value, dialect.library):
-            setattr(client, name, type(value)(client))  # it took the untraced post
+        if not _is_resource(value, dialect.library):
+            continue
+        if isinstance(getattr(type(client), name, None), functools.cached_property):
+            delattr(client, name)  # made anew at its next use
+        else:
+            setattr(client, name, type(value)(client))
 
 
 def _is_resource(value: Any, library: str) -> bool:
-    """Say whether a value is one of a library's resources, or its view of raw responses.
+    """Say whether a value is one of a library's resources, or a view of them for raw responses.
 
-    Old versions, and the clients for Bedrock and Vertex, make them in their constructors.
+    They have taken the untraced ``post``. Current versions make them at their first use; old
+    versions, and the clients for Bedrock and Vertex, in their constructors.
     """
     cls = type(value)
     is_view = cls.__name__.endswith(("WithRawResponse", "WithStreamedResponse"))

@@ -26,7 +26,7 @@ from typing import Any
 
 from fallom.integrations._call import Call
 
-__all__ = ["watch_body", "watch_stream"]
+__all__ = ["watch_body", "watch_iterator", "watch_stream"]
 
 _BODY_BYTES_MAX = 1 << 20  # of a body that is not a stream of events: longer ones are not read
 
@@ -39,10 +39,14 @@ def watch_stream(stream: Any, call: Call, is_hidden: Callable[[Any], bool] | Non
         call: Takes the events.
         is_hidden: Says of an event that the caller would not have got it; None hides nothing.
     """
-    is_async = hasattr(type(stream), "__anext__")
-    iterator = _AsyncEvents if is_async else _Events
-    stream._iterator = iterator(stream._iterator, call, is_hidden)
+    stream._iterator = watch_iterator(stream._iterator, call, is_hidden)
     watch_body(stream.response, call)
+
+
+def watch_iterator(events: Any, call: Call, is_hidden: Callable[[Any], bool] | None = None) -> Any:
+    """Give an iterator, of the same of two kinds, that gives ``events`` and has ``call`` see them."""
+    iterator = _AsyncEvents if hasattr(type(events), "__anext__") else _Events
+    return iterator(events, call, is_hidden)
 
 
 def watch_body(response: Any, call: Call) -> None:

@@ -357,11 +357,16 @@ def test_usage_is_asked_for_and_its_chunk_hidden(client: Any, provider: Provider
     assert all("usage" not in chunk.to_dict() for chunk in chunks)
 
 
+@pytest.mark.parametrize("place", ["argument", "extra body"])
 def test_usage_that_the_caller_asked_for_is_its_own(
-    client: Any, provider: Provider, tracing: Recording
+    place: str, client: Any, provider: Provider, tracing: Recording
 ) -> None:
+    said: Any = {"stream_options": {"include_usage": True}}
     stream = client.chat.completions.create(
-        model="m", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        model="m",
+        messages=MESSAGES,
+        stream=True,
+        **(said if place == "argument" else {"extra_body": said}),
     )
     chunks = list(stream)
     assert chunks[-1].choices == []
