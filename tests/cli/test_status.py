@@ -102,7 +102,7 @@ def test_what_waits_without_a_flusher_is_told_and_one_pass_delivers_it(tmp_path:
         after = run(environ, "-m", "fallom", "status", "--json")
         assert after.returncode == 0
         status = json.loads(after.stdout)
-        assert status["spool"]["unaccepted_bytes"] == 0
+        assert status["sent"]["metrics_accepted"] == 1
         assert status["state_dir"].startswith(str(tmp_path))
 
 

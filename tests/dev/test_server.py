@@ -123,7 +123,7 @@ def test_orderly_end_has_exit_code_0_even_with_requests_hanging(new_cloud: Any) 
         assert cloud.terminate() == 0
 
 
-def test_cloud_ends_when_whoever_started_it_is_killed() -> None:
+def test_cloud_ends_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
         "from fallom.dev.server import LocalCloud\n"
@@ -132,7 +132,11 @@ def test_cloud_ends_when_whoever_started_it_is_killed() -> None:
         "time.sleep(600)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, text=True
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # nobody is left to clean up
     ) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
