@@ -312,7 +312,9 @@ def test_importing_the_wrappers_loads_no_client_library() -> None:
     code = (
         "import sys, threading\n"
         "import fallom.integrations.openai, fallom.integrations.anthropic\n"
-        "loaded = {'openai', 'anthropic', 'google', 'httpx', 'pydantic', 'socket'} & set(sys.modules)\n"
+        "import fallom.integrations.google_ai\n"
+        "names = {'openai', 'anthropic', 'google.genai', 'google.generativeai', 'httpx', 'socket'}\n"
+        "loaded = names & set(sys.modules)\n"
         "sys.exit(repr(loaded) if loaded or threading.active_count() > 1 else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -97,7 +97,7 @@ def test_models_and_chats_are_traced(bare: Any, tracing: Recording) -> None:
     assert chat.send_message("Say hello").text == "Hello"
     chat = wrap_google_ai(bare.chats.create(model="gemini-x"), tracing)
     assert "".join(chunk.text for chunk in chat.send_message_stream("Say hello")) == "Hello"
-    assert len(chat.get_history()) == 2
+    assert chat.get_history()[0].parts[0].text == "Say hello"
     assert len(tracing.spans) == 3
     assert tracing.given_up == []
 
@@ -189,6 +189,9 @@ def test_private_call_holds_no_content(bare: Any, private: Recording) -> None:
 def test_content_of_any_kind_is_read(bare: Any, tracing: Recording) -> None:
     types = genai.types
 
+    used = types.Part.from_function_call(name="look", args={"at": "sky"})
+    result = {"name": "look", "response": {"is": "blue"}}
+
     def look(at: str) -> str:
         """Look at something."""
         return "blue"
@@ -198,13 +201,8 @@ def test_content_of_any_kind_is_read(bare: Any, tracing: Recording) -> None:
         contents=[
             "loose",
             types.Part.from_bytes(data=b"x" * 99, mime_type="image/png"),
-            types.Content(
-                role="model", parts=[types.Part.from_function_call(name="look", args={"at": "sky"})]
-            ),
-            {
-                "role": "user",
-                "parts": [{"function_response": {"name": "look", "response": {"is": "blue"}}}],
-            },
+            types.Content(role="model", parts=[used]),
+            {"role": "user", "parts": [{"function_response": result}]},
         ],
         config=types.GenerateContentConfig(
             system_instruction="Be kind",
