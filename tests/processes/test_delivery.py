@@ -91,7 +91,7 @@ if __name__ == "__main__":
     wait_for(lambda: expected <= sessions(cloud), what="800 spans")
     stats = cloud.stats()
     assert stats["spans"]["received"] == 800
-    fetched = [row["unix_ns"] for row in cloud.fetches() if row["path"] == "/configs"]
+    fetched = [row["received_unix_ns"] for row in cloud.fetches() if row["path"] == "/configs"]
     apart = [later - earlier for earlier, later in zip(fetched, fetched[1:], strict=False)]
     assert all(gap > 0.5e9 for gap in apart), "one fetch an interval, whoever lives"
 
