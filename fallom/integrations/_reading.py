@@ -155,7 +155,7 @@ class Answer:
         """Take id and model of an answer or of a piece of it."""
         for name in ("id", "model"):
             value = field(source, name)
-            if isinstance(value, str) and value:
+            if isinstance(value, str) and value and value != getattr(self, name):
                 setattr(self, name, clean(value)[:256])
 
     def choice(self, index: Any, reason: Any) -> int:
