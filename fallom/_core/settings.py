@@ -113,10 +113,10 @@ def resolve_settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     for name in arguments:
-        if name not in _PARAMETERS:
+        if name not in PARAMETERS:
             raise UnknownParameterError(_unknown(name), name)
     values: dict[str, Any] = {}
-    for name, (field_name, variables, parse) in _PARAMETERS.items():
+    for name, (field_name, variables, parse) in PARAMETERS.items():
         source, raw = _first(name, given, variables, environ)
         if source:
             values[field_name] = parse(source, raw)
@@ -143,8 +143,8 @@ def _first(
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, _PARAMETERS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(_PARAMETERS))}."
+    close = difflib.get_close_matches(name, PARAMETERS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(PARAMETERS))}."
     return f"fallom.init has no parameter {name!r}; {hint}"
 
 
@@ -292,8 +292,8 @@ _Parse = Callable[[str, Any], Any]
 _YEAR_S = 366 * 86_400
 _TIB = 1 << 40
 
-# parameter of init: (field, environment variables in order, check)
-_PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
+# Of init: name, (field, environment variables in order, check)
+PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
     "api_key": ("api_key", ("FALLOM_API_KEY",), _key),
     "traces_url": ("traces_url", ("FALLOM_TRACES_URL", "FALLOM_BASE_URL"), _url),
     "configs_url": ("configs_url", ("FALLOM_CONFIGS_URL", "FALLOM_BASE_URL"), _url),
