@@ -124,6 +124,18 @@ class FallomSession:
 
         return wrap_anthropic(client, self._tracing)
 
+    def wrap_google_ai(self, model: Client) -> Client:
+        """Give a model or client whose calls are traced as this session's; ``model`` is not changed.
+
+        Args:
+            model: Of google-generativeai a ``GenerativeModel`` or chat; of google-genai a ``Client``,
+                its ``models`` or ``aio``, or a chat. Anything else is returned as it is, with a
+                warning.
+        """
+        from fallom.integrations.google_ai import wrap_google_ai  # paid for by those who use it
+
+        return wrap_google_ai(model, self._tracing)
+
     def __enter__(self) -> FallomSession:
         self._tokens.append(CURRENT_SESSION.set(self._context))
         return self

@@ -54,6 +54,11 @@ class Ledger:
             self._said[sentence] = now_s
         _logger.warning("%s", sentence)
 
+    def show(self, sentence: str) -> None:
+        """Show a sentence as the last error; for what was logged elsewhere."""
+        with self._lock:
+            self._last_error = sentence
+
     def clear_error(self) -> None:
         """Say that what was wrong is over."""
         with self._lock:

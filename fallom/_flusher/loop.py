@@ -10,6 +10,7 @@ flusher sets the beat to 0 and then looks at the spool once more. Whoever is lat
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import threading
@@ -154,10 +155,12 @@ class Flusher:
     def _keep_quota(self) -> None:
         used = spool_bytes(self._directory.spool)
         if used > self._limit:
-            in_flight = frozenset().union(*(lane.in_flight for lane in self._lanes))
-            used, lost = drop_oldest(
-                self._directory.spool, used, self._limit, self._targets, in_flight
-            )
+            with contextlib.ExitStack() as held:
+                for lane in self._lanes:
+                    held.enter_context(lane.gathering)
+                in_flight = frozenset().union(*(lane.in_flight for lane in self._lanes))
+                spool, limit = self._directory.spool, self._limit
+                used, lost = drop_oldest(spool, used, limit, self._targets, in_flight)
             if lost:
                 self._ledger.drop(Drop.OLDEST, lost)
                 self._say(

@@ -84,6 +84,7 @@ class Lane:
         self.is_idle = False  # nothing was left at the last look
         self.paused_until_unix_s = 0.0
         self.in_flight: frozenset[bytes] = frozenset()  # ids of segments with records in a batch
+        self.gathering = threading.Lock()  # held while a batch is read: nobody deletes under it
 
     @property
     def name(self) -> str:
@@ -117,8 +118,10 @@ class Lane:
             False when there was nothing to ship.
         """
         now_ns = time.monotonic_ns()
-        self._reader.refresh(now_ns)
-        pieces = self._reader.next_batch(self._limits.items_max, self._limits.bytes_max)
+        with self.gathering:
+            self._reader.refresh(now_ns)
+            pieces = self._reader.next_batch(self._limits.items_max, self._limits.bytes_max)
+            self.in_flight = frozenset(piece.tail.name.id for piece in pieces)
         if now_ns / 1e9 - self._tidied_s >= TIDY_AFTER_S:
             self._tidied_s = now_ns / 1e9
             self._reader.tidy(now_ns)
@@ -126,7 +129,6 @@ class Lane:
             self.is_idle = self._reader.is_drained()
             return False
         self.is_idle = False
-        self.in_flight = frozenset(piece.tail.name.id for piece in pieces)
         items = [item for piece in pieces for item in piece.items]
         if self._ship(items):
             self._accept(pieces)

@@ -73,7 +73,7 @@ class SyncThread:
                 self._ledger.tally(Tally.CONFIG_FETCHES)
                 sync.run_once(now_s)
                 if sync.last_error:
-                    self._ledger.say(sync.last_error, now_s)
+                    self._ledger.show(sync.last_error)  # it is in the log already
                 continue
             try:
                 wish = self._inbox.get(timeout=due_s - now_s)

@@ -268,7 +268,9 @@ def _is_intact(data: bytes | None, entry_hash: str) -> bool:
 
 
 def _make_directory(path: Path) -> None:
-    os.makedirs(path, 0o700, exist_ok=True)
+    # Not its parents: a state directory that was removed is the workers' to make anew.
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise NotADirectoryError(20, "not a directory of this user", str(path))

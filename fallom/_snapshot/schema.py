@@ -100,7 +100,9 @@ def read_listing(kind: Kind, payload: Any) -> Listing:
         except PayloadError as error:
             refused.append(error)
             continue
-        if served.setdefault(entry.key, entry.version) != entry.version:
+        # Of prompts the server lists every version that may be pinned; of the others only the current.
+        is_odd = kind is not Kind.PROMPT
+        if served.setdefault(entry.key, entry.version) != entry.version and is_odd:
             notes.append(
                 location.note(f"is listed again; version {entry.version} is its current one.")
             )

@@ -33,11 +33,15 @@ class Mark(NamedTuple):
 def marks_of(spool: File, target_of: Mapping[Destination, bytes]) -> list[Mark]:
     """List the segments that hold something not accepted now, those of dead processes included.
 
+    Wishes are left out: they go no further than the flusher.
+
     Raises:
         OSError: The directory cannot be read.
     """
     marks = []
     for name in segment_names(spool):
+        if name.destination is Destination.WISHES:
+            continue
         size, accepted = _progress(spool, name, target_of)
         if accepted < size:
             marks.append(Mark(name, accepted, size))
