@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fallom._core.errors import FallomError
 from fallom._core.limits import clean_mapping, cut_span
+from fallom._core.recent import Recent
 from fallom._core.settings import Settings, resolve_settings
 from fallom._core.span import Exposure, Span, Wish
+from fallom._drops import Drops
 from fallom._flusher.spawn import FAILURES_BEFORE_WARNING, Started, ensure_flusher, last_log_line
 from fallom._host.control import Drop, pack_version
 from fallom._host.forks import ForkGuard
@@ -35,11 +34,10 @@ from fallom._spool.writer import SpoolWriter
 from fallom._version import __version__
 from fallom._worker_resource import worker_resource
 
-__all__ = ["Runtime", "current", "is_in_event_loop", "start", "wait_for_first_publish"]
+__all__ = ["Runtime", "current", "reset", "start"]
 
 LOOK_EVERY_NS = 1_000_000_000
 ENSURE_AGAIN_NS = 20_000_000  # no flusher can have come and gone within that
-WARN_AGAIN_S = 60.0
 EXPOSURES_REMEMBERED = 8_000
 MISSING_FOR_S = 60.0  # a pinned version that did not come is not asked for again before
 
@@ -63,11 +61,9 @@ class Runtime:
             settings.fsync,
             may_open=self._has_room,
         )
+        self._drops = Drops()
         self._reset_for_process()
-        self._shown_drops: dict[str, int] = {}
-        self._warned_s: dict[str, float] = {}
-        self._exposed: set[int] = set()
-        self._exposed_before: set[int] = set()
+        self._exposed = Recent(EXPOSURES_REMEMBERED)
 
     def _reset_for_process(self) -> None:
         """Drop what must not cross a fork."""
@@ -76,7 +72,7 @@ class Runtime:
         self._looked_ns = 0
         self._ensured_ns = 0
         self._handed_over = False
-        self._drops: Counter[Drop] = Counter()
+        self._drops.forget()
         self._wait_until_s: float | None = None  # of the cold start: one deadline a process
         self._missing_until_s: dict[tuple[str, int], float] = {}
 
@@ -135,26 +131,30 @@ class Runtime:
     def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
         """Record an assignment, once per session as far as bounded memory can tell. Never raises."""
         known = hash((config_key, version, session_id))
-        if known in self._exposed or known in self._exposed_before:
+        if known in self._exposed:
             return
         self._exposed.add(known)
-        if len(self._exposed) >= EXPOSURES_REMEMBERED // 2:
-            self._exposed, self._exposed_before = set(), self._exposed
         exposure = Exposure(config_key, version, session_id, model, time.time_ns())
         self.record_values(Destination.EXPOSURES, Kind.EXPOSURE, exposure)
 
     def count_drop(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next look."""
-        self._drops[drop] += count
+        self._drops.count(drop, count)
 
     def pending_drops(self) -> dict[Drop, int]:
         """Give the drops that are not in the page yet."""
-        return dict(self._drops)
+        return self._drops.pending()
+
+    def warn(self, what: str, hint: str) -> None:
+        """Log a warning, at most once a minute for the same thing."""
+        self._drops.warn(what, hint)
 
     def gave_up(self, reason: str, error: BaseException) -> None:
         """Count and log that something of ours failed within a call of the application."""
         self.count_drop(Drop.INTERNAL)
-        self.warn(f"gave up {reason}: {type(error).__name__}", "the application is not affected")
+        self._drops.warn(
+            f"gave up {reason}: {type(error).__name__}", "the application is not affected"
+        )
         _logger.debug("gave up %s", reason, exc_info=error)
 
     # Reading.
@@ -226,7 +226,7 @@ class Runtime:
         try:
             return self.open_place()
         except OSError as error:
-            self.warn("records are dropped", str(error))
+            self._drops.warn("records are dropped", str(error))
             return None
 
     def _look(self, now_ns: int) -> None:
@@ -247,10 +247,10 @@ class Runtime:
                 # An open segment is what tells the flusher that somebody lives who may need it:
                 # also a process that so far only reads.
                 self._writer.hold(Destination.WISHES, now_ns)
-                self._pass_drops_on(place)
+                self._drops.pass_on(place.page, place.directory.root)
             self._ensure(place, now_ns, is_due)
         except OSError as error:
-            self.warn("the state directory cannot be used now", str(error))
+            self._drops.warn("the state directory cannot be used now", str(error))
         finally:
             self._look_lock.release()
 
@@ -285,37 +285,14 @@ class Runtime:
         )
         self._handed_over = self._handed_over or is_hand_over
         if found is Started.FAILED:
-            self.warn("no flusher can be started", "set FALLOM_PYTHON to a Python interpreter")
+            self._drops.warn(
+                "no flusher can be started", "set FALLOM_PYTHON to a Python interpreter"
+            )
         if failures >= FAILURES_BEFORE_WARNING:
             last = last_log_line(place.directory)
-            self.warn(f"{failures} flushers in a row did not start", last or "its log is empty")
-
-    def _pass_drops_on(self, place: Place) -> None:
-        """Add what was dropped here to the page, and say what was dropped anywhere."""
-        if self._drops:
-            drops, self._drops = self._drops, Counter()
-            if not place.page.add_drops(place.directory.root, drops):
-                self._drops.update(drops)
-        shown = place.page.drops()
-        if not self._shown_drops:
-            self._shown_drops = shown  # what was before this process is not its news
-        for reason, count in shown.items():
-            more = count - self._shown_drops[reason]
-            if more > 0 and self.warn(
-                f"dropped: {reason}", f"{more} records; see fallom.status() for the counts"
-            ):
-                self._shown_drops[reason] = count
-
-    def warn(self, what: str, hint: str) -> bool:
-        """Log a warning, at most once a minute for the same thing; tell whether it was logged."""
-        now_s = time.monotonic()
-        if now_s - self._warned_s.get(what, -WARN_AGAIN_S) < WARN_AGAIN_S:
-            return False
-        if len(self._warned_s) > 100:
-            self._warned_s.clear()
-        self._warned_s[what] = now_s
-        _logger.warning("fallom: %s (%s)", what, hint)
-        return True
+            self._drops.warn(
+                f"{failures} flushers in a row did not start", last or "its log is empty"
+            )
 
     def _pack_or_count(self, record: Any) -> bytes:
         """Pack a cleaned record; what cannot be packed even so is counted, and nothing is given."""
@@ -383,19 +360,3 @@ def reset() -> None:
     if _holder.runtime is not None:
         _holder.runtime.seal()
     _holder.runtime = None
-
-
-def is_in_event_loop() -> bool:
-    """Tell whether an asyncio event loop runs in this thread; blocking would stop all its tasks."""
-    asyncio = sys.modules.get("asyncio.events")
-    return asyncio is not None and asyncio._get_running_loop() is not None
-
-
-_Wait = Callable[[float], None]
-
-
-def wait_for_first_publish(runtime: Runtime, sleep: _Wait = time.sleep) -> None:
-    """Block until a snapshot can be read or the cold-start deadline has passed."""
-    while not runtime.is_waiting_over(time.monotonic()):
-        runtime.look_if_due()
-        sleep(0.005)

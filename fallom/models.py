@@ -14,7 +14,8 @@ from typing import Any
 from fallom._core.assignment import CompiledConfig, bucket_of, choose
 from fallom._core.assignment import explain as explain_assignment
 from fallom._core.errors import NotFoundError
-from fallom._runtime import Runtime, current, is_in_event_loop, wait_for_first_publish
+from fallom._runtime import Runtime, current
+from fallom._waiting import is_in_event_loop, wait_for_first_publish
 
 __all__ = ["Explanation", "explain", "get"]
 

@@ -13,7 +13,8 @@ from fallom._context import CURRENT_PROMPT, PromptTag
 from fallom._core.assignment import choose_prompt
 from fallom._core.errors import NotFoundError
 from fallom._core.template import CompiledPrompt
-from fallom._runtime import Runtime, current, wait_for_first_publish
+from fallom._runtime import Runtime, current
+from fallom._waiting import wait_for_first_publish
 
 __all__ = ["PromptResult", "get", "get_ab"]
 

@@ -161,7 +161,9 @@ def run(folder: Path, requests: int) -> tuple[list[tuple[str, str]], list[str]]:
             problems.append(f"the takeover took more than {TAKEOVER_MAX_S:g} s")
         fetches = cloud.stats()["fetches"].get("/configs", 0)
         allowed = (time.monotonic() - _STARTED_S) / SYNC_INTERVAL_S * 1.5 + 4
-        report.append(("config fetches, all workers", f"{fetches} (interval {SYNC_INTERVAL_S:g} s)"))
+        report.append(
+            ("config fetches, all workers", f"{fetches} (interval {SYNC_INTERVAL_S:g} s)")
+        )
         if fetches > allowed:
             problems.append(f"{fetches} config fetches, at most {allowed:.0f} were expected")
         remaining = wait_for_end(folder)
@@ -229,7 +231,9 @@ def count(drive: Drive, cloud: Any) -> tuple[list[tuple[str, str]], list[str]]:
     if lost:
         problems.append(f"{len(lost)} acknowledged spans were lost, for example {lost[:3]}")
     if unexposed:
-        problems.append(f"{len(unexposed)} exposures are missing, for example {list(unexposed)[:3]}")
+        problems.append(
+            f"{len(unexposed)} exposures are missing, for example {list(unexposed)[:3]}"
+        )
     if len(drive.told) < drive.requests * 0.95:
         problems.append(f"only {len(drive.told)} of {drive.requests} requests were answered")
     return report, problems

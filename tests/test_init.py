@@ -15,7 +15,9 @@ LOCAL = {"traces_url": "http://127.0.0.1:9", "flusher": "external"}
 
 
 def test_an_unknown_parameter_is_named_with_what_is_near() -> None:
-    with pytest.raises(UnknownParameterError, match="no parameter 'apikey'; did you mean 'api_key'"):
+    with pytest.raises(
+        UnknownParameterError, match="no parameter 'apikey'; did you mean 'api_key'"
+    ):
         fallom.init(apikey="k")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         fallom.init(nonsense=1)  # type: ignore[arg-type]

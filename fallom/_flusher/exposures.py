@@ -6,12 +6,13 @@ Memory is bounded: what was forgotten is sent once more, which costs a request a
 
 from __future__ import annotations
 
+from fallom._core.recent import Recent
 from fallom._core.span import exposure_of
 from fallom._spool.reader import Item
 
 __all__ = ["ExposureFilter"]
 
-REMEMBERED_MAX = 100_000  # about 10 MB: hashes only, in two generations
+REMEMBERED_MAX = 100_000  # about 10 MB: hashes only
 
 
 class ExposureFilter:
@@ -19,9 +20,7 @@ class ExposureFilter:
 
     def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
         """Start with nothing known."""
-        self._half = max(1, remembered_max // 2)
-        self._recent: set[int] = set()
-        self._older: set[int] = set()
+        self._recent = Recent(remembered_max)
 
     def select(self, items: list[Item]) -> list[Item]:
         """Give those that are new; what cannot be read is passed on, for others to judge."""
@@ -31,19 +30,17 @@ class ExposureFilter:
             known = _hash(item)
             if known is None:
                 new.append(item)
-            elif not (known in within or known in self._recent or known in self._older):
+            elif known not in within and known not in self._recent:
                 within.add(known)
                 new.append(item)
         return new
 
     def remember(self, items: list[Item]) -> None:
-        """Take these for known; the older half is forgotten when the memory is full."""
+        """Take these for known."""
         for item in items:
             known = _hash(item)
             if known is not None:
                 self._recent.add(known)
-                if len(self._recent) >= self._half:
-                    self._recent, self._older = set(), self._recent
 
 
 def _hash(item: Item) -> int | None:

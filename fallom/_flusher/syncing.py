@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
@@ -51,17 +52,16 @@ class SyncThread:
         """Sync until told to stop. The guard of this thread: a fault costs a turn, not the sync."""
         if not self._settings.api_key and is_hosted(self._settings.configs_url):
             return  # it answers nobody without a key, and need not be asked
-        while True:
+        is_told_to_stop = False
+        while not is_told_to_stop:
             try:
-                return self._run()
+                self._run()
+                is_told_to_stop = True
             except Exception as error:
                 self._ledger.say(f"sync: {type(error).__name__}: {error}", time.monotonic())
                 _logger.debug("sync failed", exc_info=True)
-                try:
-                    if self._inbox.get(timeout=1.0) is None:
-                        return None
-                except queue.Empty:
-                    continue
+                with contextlib.suppress(queue.Empty):
+                    is_told_to_stop = self._inbox.get(timeout=1.0) is None
 
     def _run(self) -> None:
         publisher = Publisher(Path(self._directory.snapshot_path))

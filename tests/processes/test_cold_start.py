@@ -39,7 +39,9 @@ def test_the_first_read_waits_once_for_a_process_and_then_falls_back_at_once() -
 @pytest.mark.usefixtures("nobody_answers")
 def test_without_a_fallback_the_error_names_the_key_and_the_cause() -> None:
     fallom.init(cold_start_timeout=0)
-    with pytest.raises(NotFoundError, match=r"config 'app' is not known \(no snapshot\).*fallback="):
+    with pytest.raises(
+        NotFoundError, match=r"config 'app' is not known \(no snapshot\).*fallback="
+    ):
         models.get("app", "s")
     with pytest.raises(NotFoundError, match="prompt 'hello' is not known"):
         prompts.get("hello")
@@ -144,7 +146,9 @@ def test_a_pinned_version_that_does_not_exist_is_waited_for_once(cloud: LocalClo
     assert time.monotonic() - started_s < 0.3
 
 
-def test_exposures_are_sent_once_a_session_whoever_saw_it(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_exposures_are_sent_once_a_session_whoever_saw_it(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
     from tests.support.scripts import run_script
 
     code = """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import flusher_pids, wait_for
-from tests.support.scripts import ROOT, run_script, start_script
+from tests.support.scripts import run_script, start_script
 
 RECORD = """
 import sys, os, fallom
@@ -56,7 +56,9 @@ def test_eight_processes_deliver_all_and_fetch_configs_as_one(
     cloud: LocalCloud, tmp_path: Path, folder: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FALLOM_SYNC_INTERVAL", "1")
-    code = RECORD + """
+    code = (
+        RECORD
+        + """
 import multiprocessing, time
 from fallom import models
 def worker(number, go, go_on, done):
@@ -86,20 +88,23 @@ if __name__ == "__main__":
     for process in workers: process.join()
     sys.exit(max(process.exitcode for process in workers))
 """
+    )
     run_script(code, tmp_path, None, method, str(folder / "configs/app.yaml"))
     expected = {f"w{worker}-{number}" for worker in range(8) for number in range(100)}
     wait_for(lambda: expected <= sessions(cloud), what="800 spans")
     stats = cloud.stats()
     assert stats["spans"]["received"] == 800
     fetched = [row["received_unix_ns"] for row in cloud.fetches() if row["path"] == "/configs"]
-    apart = [later - earlier for earlier, later in zip(fetched, fetched[1:], strict=False)]
+    apart = [later - earlier for earlier, later in pairwise(fetched)]
     assert all(gap > 0.5e9 for gap in apart), "one fetch an interval, whoever lives"
 
 
 def test_a_forked_child_that_never_calls_fallom_holds_nothing_up(
     cloud: LocalCloud, tmp_path: Path
 ) -> None:
-    code = RECORD + """
+    code = (
+        RECORD
+        + """
 import ctypes
 fallom.init()
 record("before", 10)
@@ -110,6 +115,7 @@ if child == 0:
 print(child, flush=True)
 os.kill(os.getpid(), 9)
 """
+    )
     with start_script(code, tmp_path) as script:
         assert script.stdout is not None
         child = int(script.stdout.readline())
@@ -135,7 +141,9 @@ def test_the_flusher_is_replaced_after_a_kill_and_loses_nothing(
     os.kill(first, signal.SIGKILL)
     for number in range(200):
         trace.span({}, config_key="app", session_id=f"b{number}")
-    wait_for(lambda: fallom.status()["flusher"]["pid"] not in (first, None), what="the next flusher")
+    wait_for(
+        lambda: fallom.status()["flusher"]["pid"] not in (first, None), what="the next flusher"
+    )
     assert fallom.flush(20) == 0
     assert len(sessions(cloud)) == 400
 

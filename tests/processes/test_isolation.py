@@ -60,7 +60,7 @@ def test_a_worker_makes_no_socket_and_no_thread_at_any_time(
     path, log = tmp_path / "worker.py", tmp_path / "strace.log"
     path.write_text(USE_ALL)
     subprocess.run(
-        ["strace", "-e", "trace=socket,connect,clone,clone3,vfork,fork", "-o", str(log)]
+        ["strace", "-e", "trace=socket,connect,clone,clone3,vfork,fork", "-o", str(log)]  # noqa: RUF005
         + [sys.executable, str(path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,

@@ -1,0 +1,69 @@
+"""What a worker gave up, and how it says so: counted by reason, passed on to the control page, logged.
+
+A warning is logged at most once a minute for the same thing. Drops that anybody on this host counted,
+the flusher included, are told here, because the application's log is where people look.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+
+from fallom._host.control import ControlPage, Drop
+from fallom._host.files import File
+
+__all__ = ["Drops"]
+
+WARN_AGAIN_S = 60.0
+_SENTENCES_MAX = 100  # a bound for the memory of what was said
+
+_logger = logging.getLogger("fallom")
+
+
+class Drops:
+    """The drops of one process. Counting is safe in threads as far as it has to be: see ``count``."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._counted: Counter[Drop] = Counter()
+        self._told: dict[str, int] = {}
+        self._warned_s: dict[str, float] = {}
+
+    def count(self, drop: Drop, count: int = 1) -> None:
+        """Count something that was given up; the page gets it at the next ``pass_on``."""
+        self._counted[drop] += count
+
+    def pending(self) -> dict[Drop, int]:
+        """Give what is not in the page yet."""
+        return dict(self._counted)
+
+    def forget(self) -> None:
+        """Leave what was counted before a fork to the parent."""
+        self._counted = Counter()
+
+    def pass_on(self, page: ControlPage, root: File) -> None:
+        """Add what was counted here to the page, and log what was dropped anywhere."""
+        if self._counted:
+            counted, self._counted = self._counted, Counter()
+            if not page.add_drops(root, counted):
+                self._counted.update(counted)
+        dropped = page.drops()
+        if not self._told:
+            self._told = dropped  # what was before this process is not its news
+        for reason, count in dropped.items():
+            more = count - self._told[reason]
+            hint = f"{more} records; see fallom.status() for the counts"
+            if more > 0 and self.warn(f"dropped: {reason}", hint):
+                self._told[reason] = count
+
+    def warn(self, what: str, hint: str) -> bool:
+        """Log a warning, at most once a minute for the same thing; tell whether it was logged."""
+        now_s = time.monotonic()
+        if now_s - self._warned_s.get(what, -WARN_AGAIN_S) < WARN_AGAIN_S:
+            return False
+        if len(self._warned_s) >= _SENTENCES_MAX:
+            self._warned_s.clear()
+        self._warned_s[what] = now_s
+        _logger.warning("fallom: %s (%s)", what, hint)
+        return True
