@@ -16,7 +16,7 @@ import secrets
 import threading
 from typing import NamedTuple
 
-from fallom._host.files import File, open_file
+from fallom._host.files import File, entries_of, open_file
 from fallom._spool.frame import (
     FrameTooLargeError,
     Kind,
@@ -125,7 +125,9 @@ class DeadLetters:
 
     def _files(self) -> list[_DeadFile]:
         found = []
-        for name in os.listdir(self._directory.fd):
+        with entries_of(self._directory) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
             created, dash, rest = name.partition("-")
             if dash and created.isdigit() and rest.endswith((".dead", ".damaged")):
                 with contextlib.suppress(OSError):

@@ -17,12 +17,14 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Iterator
 
 from fallom._core.errors import StateDirectoryError
 
 __all__ = [
     "File",
     "UnsafeFileError",
+    "entries_of",
     "make_directory",
     "open_directory",
     "open_file",
@@ -104,6 +106,11 @@ class File:
             if _identity(os.fstat(fd)) == self._identity:
                 os.close(fd)
 
+    def __del__(self) -> None:
+        # A place that was given up is still read by other threads, so nobody can close it by hand.
+        if getattr(self, "_identity", None) is not None:
+            self.close()
+
 
 def open_file(directory: File, name: str, flags: int, links_max: int = 1) -> File:
     """Open a regular file of ours in a checked directory.
@@ -119,7 +126,7 @@ def open_file(directory: File, name: str, flags: int, links_max: int = 1) -> Fil
         OSError: Whatever the system says.
     """
     try:
-        fd = os.open(name, flags | _BASE_FLAGS, FILE_MODE, dir_fd=directory.fd)
+        fd = _open(name, flags | _BASE_FLAGS, directory.fd)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise UnsafeFileError(error.errno, _unsafe(directory, name, "a regular file")) from None
@@ -166,7 +173,7 @@ def open_directory(path: str, parent: File | None = None, follow: bool = False) 
     flags |= 0 if follow else os.O_NOFOLLOW
     shown = f"{parent.name}/{path}" if parent is not None else path
     try:
-        fd = os.open(path, flags, dir_fd=parent.fd if parent is not None else None)
+        fd = _open(path, flags, parent.fd if parent is not None else None)
     except OSError as error:
         raise StateDirectoryError(_refusal(shown, _why(error)), "state_dir") from None
     found = os.fstat(fd)
@@ -192,6 +199,35 @@ def open_subdirectory(parent: File, name: str) -> File:
         refusal = _refusal(f"{parent.name}/{name}", _why(error))
         raise StateDirectoryError(refusal, "state_dir") from error
     return open_directory(name, parent)
+
+
+@contextlib.contextmanager
+def entries_of(directory: File) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List a directory by an open file of its own.
+
+    The position of a listing belongs to the open file, and a duplicated descriptor shares it: two
+    threads, or a process and its forked child, that list by the same one miss entries.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.fd)
+    try:
+        with os.scandir(fd) as entries:
+            yield entries
+    finally:
+        os.close(fd)
+
+
+def _open(path: str, flags: int, dir_fd: int | None) -> int:
+    """Open by a number above those of the standard streams.
+
+    In a process that was started without them a file of ours would become its standard output.
+    """
+    fd = os.open(path, flags, FILE_MODE, dir_fd=dir_fd)
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

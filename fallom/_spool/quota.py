@@ -12,7 +12,7 @@ import os
 from collections.abc import Container, Mapping
 from typing import NamedTuple
 
-from fallom._host.files import File, open_file
+from fallom._host.files import File, entries_of, open_file
 from fallom._spool.reader import count_records
 from fallom._spool.segment import Destination, SegmentName, parse_segment_name, read_accepted
 
@@ -39,7 +39,7 @@ class _Candidate(NamedTuple):
 def spool_bytes(spool: File) -> int:
     """Give the bytes that the spool has allocated on its disk."""
     total = 0
-    with os.scandir(spool.fd) as entries:
+    with entries_of(spool) as entries:
         for entry in entries:
             try:
                 total += entry.stat(follow_symlinks=False).st_blocks * 512
@@ -89,7 +89,7 @@ def drop_oldest(
 
 def _candidates(spool: File) -> list[_Candidate]:
     found = []
-    with os.scandir(spool.fd) as entries:
+    with entries_of(spool) as entries:
         for entry in entries:
             name = parse_segment_name(entry.name)
             if name is not None:

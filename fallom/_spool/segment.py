@@ -35,7 +35,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from fallom._host.files import File, open_file
+from fallom._host.files import File, entries_of, open_file
 from fallom._spool.frame import seed_of
 
 __all__ = [
@@ -110,7 +110,8 @@ def parse_segment_name(file_name: str) -> SegmentName | None:
 
 def segment_names(spool: File) -> list[SegmentName]:
     """List the segments of a spool directory; files that are none are left out."""
-    found = (parse_segment_name(entry) for entry in os.listdir(spool.fd))
+    with entries_of(spool) as entries:
+        found = [parse_segment_name(entry.name) for entry in entries]
     return [name for name in found if name is not None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
 from typing import Any
@@ -249,10 +250,8 @@ def test_reading_goes_on_behind_any_damage(data: bytes, payload: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_payload_is_a_record_or_an_error_of_ours(payload: bytes) -> None:
-    try:
+    with contextlib.suppress(RecordError):
         decode_record(payload)
-    except RecordError:
-        pass
 
 
 @pytest.mark.parametrize(
