@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from fallom._core.span import SessionContext
 
-__all__ = ["CURRENT_PROMPT", "CURRENT_SESSION", "PromptTag", "take_prompt_tag"]
+__all__ = [
+    "CURRENT_PROMPT",
+    "CURRENT_SESSION",
+    "PromptTag",
+    "enter_session",
+    "leave_session",
+    "take_prompt_tag",
+]
 
 
 class PromptTag(NamedTuple):
@@ -23,7 +30,28 @@ class PromptTag(NamedTuple):
 
 
 CURRENT_SESSION: ContextVar[SessionContext | None] = ContextVar("fallom_session", default=None)
+_OUTER_SESSIONS: ContextVar[tuple[SessionContext | None, ...]] = ContextVar(
+    "fallom_outer_sessions", default=()
+)
 CURRENT_PROMPT: ContextVar[PromptTag | None] = ContextVar("fallom_prompt", default=None)
+
+
+def enter_session(session: SessionContext) -> None:
+    """Make a session the current one until ``leave_session``.
+
+    What was before is kept in the context itself: one session object may be entered by any number of
+    tasks and threads at once, and a token of one context cannot be used in another.
+    """
+    _OUTER_SESSIONS.set((*_OUTER_SESSIONS.get(), CURRENT_SESSION.get()))
+    CURRENT_SESSION.set(session)
+
+
+def leave_session() -> None:
+    """Make the session that was before the current one again."""
+    outer = _OUTER_SESSIONS.get()
+    if outer:  # else it was entered in another context, whose session this one never had
+        _OUTER_SESSIONS.set(outer[:-1])
+        CURRENT_SESSION.set(outer[-1])
 
 
 def take_prompt_tag() -> PromptTag | None:

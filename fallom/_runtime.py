@@ -24,6 +24,7 @@ from fallom._core.span import Exposure, Span, Wish
 from fallom._drops import Drops
 from fallom._flusher.spawn import FAILURES_BEFORE_WARNING, Started, ensure_flusher, last_log_line
 from fallom._host.control import Drop, pack_version
+from fallom._host.files import File
 from fallom._host.forks import ForkGuard
 from fallom._host.place import Place
 from fallom._snapshot.reader import SnapshotReader
@@ -302,8 +303,14 @@ class Runtime:
             self.count_drop(Drop.NOT_ENCODABLE)
             return b""
 
-    def _spool(self) -> Any:
-        return self._place.directory.spool if self._place is not None else None
+    def _spool(self) -> File | None:
+        """Give the spool directory; asked when a segment is opened, so often enough for this check."""
+        place = self._place
+        if place is not None and place.directory.euid != os.geteuid():
+            # Forked by root, then another user: gunicorn's --preload --user, say.
+            self._place, self._place_tried_ns = None, 0
+            place = self._find_place()
+        return place.directory.spool if place is not None else None
 
     def _has_room(self) -> bool:
         """Count the spool, where no flusher lives that does; asked when a segment is opened."""
@@ -322,11 +329,10 @@ class Runtime:
 class _Holder:
     """The reference to the runtime: the one thing at module level that changes."""
 
-    __slots__ = ("lock", "runtime")
+    __slots__ = ("runtime",)
 
     def __init__(self) -> None:
         self.runtime: Runtime | None = None
-        self.lock = threading.Lock()
 
 
 _holder = _Holder()

@@ -93,10 +93,9 @@ def get(
             model = config.models[choose(config, session_id, customer_id, context)]
             runtime.record_exposure(config.key, config.version, session_id, model)
             return model
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the edge guard of this call
         if not fallback:
             _check_arguments(config_key, session_id)
-            raise
         runtime.gave_up("models.get", error)
     if fallback:
         return fallback

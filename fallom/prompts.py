@@ -57,13 +57,14 @@ def get(
 
     Raises:
         NotFoundError: The prompt, or that version of it, is not known.
-        TypeError: ``prompt_key`` is no text.
+        TypeError: ``prompt_key`` is no text, or ``variables`` no mapping.
 
     Blocks:
         Never for the network. Where no snapshot was ever published on this host, up to
         ``cold_start_timeout`` (1 s), once per process.
     """
     _check("prompt_key", prompt_key)
+    _check_variables(variables)
     runtime = current()
     prompt = _find(runtime, lambda: runtime.snapshot.prompt(prompt_key, version))
     if prompt is None:
@@ -85,13 +86,14 @@ def get_ab(
 
     Raises:
         NotFoundError: The test, or the prompt that it names, is not known.
-        TypeError: ``ab_test_key`` or ``session_id`` is no text.
+        TypeError: ``ab_test_key`` or ``session_id`` is no text, or ``variables`` no mapping.
 
     Blocks:
         As ``get``.
     """
     _check("ab_test_key", ab_test_key)
     _check("session_id", session_id)
+    _check_variables(variables)
     runtime = current()
     test = _find(runtime, lambda: runtime.snapshot.ab_test(ab_test_key))
     if test is None:
@@ -143,3 +145,10 @@ def _not_found(runtime: Runtime, what: str, key: str, version: int | None) -> No
 def _check(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
+
+
+def _check_variables(variables: object) -> None:
+    if variables is not None and not isinstance(variables, Mapping):
+        raise TypeError(
+            f"variables must be a mapping of names to values, not {type(variables).__name__}"
+        )

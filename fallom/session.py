@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextvars import Token
 from types import TracebackType
 from typing import Any, TypeVar
 
 from fallom import models
-from fallom._context import CURRENT_SESSION, take_prompt_tag
+from fallom._context import enter_session, leave_session, take_prompt_tag
 from fallom._core.span import AttributeValue, SessionContext, Span
 from fallom._runtime import current
 from fallom._session_attributes import active_span, session_attributes
@@ -30,7 +29,6 @@ class FallomSession:
         """Use ``fallom.session``."""
         self._context = context
         self._tracing = _SessionTracing(self)
-        self._tokens: list[Token[SessionContext | None]] = []
         self._assigned: models.Explanation | None = None
 
     @property
@@ -137,7 +135,7 @@ class FallomSession:
         return wrap_google_ai(model, self._tracing)
 
     def __enter__(self) -> FallomSession:
-        self._tokens.append(CURRENT_SESSION.set(self._context))
+        enter_session(self._context)
         return self
 
     def __exit__(
@@ -146,11 +144,7 @@ class FallomSession:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        token = self._tokens.pop()
-        try:
-            CURRENT_SESSION.reset(token)
-        except ValueError:  # left in another context than it was entered in: a generator, say
-            CURRENT_SESSION.set(None)
+        leave_session()
 
     async def __aenter__(self) -> FallomSession:
         return self.__enter__()

@@ -71,7 +71,7 @@ def span(
 
     Raises:
         NoSessionError: No session was given and none is set. (It is a ValueError.)
-        TypeError: ``data`` is no mapping.
+        TypeError: ``data`` is no mapping, or a key or id no text.
 
     Blocks:
         For one write to a file.
@@ -87,6 +87,9 @@ def span(
             )
         config_key = config_key or session.config_key
         session_id = session_id or session.session_id
+    for name, value in (("config_key", config_key), ("session_id", session_id)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
     is_same = session is not None and session.session_id == session_id
     attributes = session_attributes(session) if session is not None and is_same else {}
     parent = active_span()

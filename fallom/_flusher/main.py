@@ -83,6 +83,8 @@ def _lead(
 
             page.set_successor(ours)
             wait_s = max(wait_s, HAND_OVER_WAIT_S)
+        elif not lingers:
+            _logger.info("waiting for the flusher that leads %s to leave", directory.path)
         if not _won_within(election, wait_s, stop):
             return None
     page.set_successor(0)

@@ -20,7 +20,7 @@ for the applications, and must be the same: above all FALLOM_API_KEY, the URLs a
 The API key is never an argument, because every user of a machine can read those.
 
 exit codes: 0 done, or told to stop; 1 with --once, something is left; 3 another flusher leads;
-            2 a setting that cannot be used
+            2 a setting that cannot be used; 3 another flusher leads and does not leave
 """
 
 
