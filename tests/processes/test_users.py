@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,21 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 NOBODY = 65534
 
 
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that other users can enter; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="fallom-test-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 def test_a_worker_that_changes_its_user_after_the_fork_uses_its_own_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    homes = {uid: tmp_path / f"home-{uid}" for uid in (0, NOBODY)}
+    homes = {uid: shared / f"home-{uid}" for uid in (0, NOBODY)}
     for uid, home in homes.items():
         home.mkdir()
         os.chown(home, uid, uid)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     monkeypatch.delenv("FALLOM_STATE_DIR")
     code = f"""
 import os, fallom
