@@ -39,19 +39,19 @@ __all__ = ["SpoolWriter"]
 
 RETRY_AFTER_NS = 1_000_000_000  # a disk that refused is asked again after a second
 _TAKE_OVER_TRIES = 8  # of segments without an owner; more are the flusher's to empty
+_ABOUT_THE_FILE = (errno.EBADF, errno.EFBIG)  # the host closed it, or limits its size: take another
 
 
 class _Open:
     """An open segment of this process."""
 
-    __slots__ = ("checked_ns", "file", "lock", "name", "pid", "seed", "size")
+    __slots__ = ("checked_ns", "file", "name", "seed", "size")
 
     def __init__(self, name: SegmentName, file: File) -> None:
         self.name = name
         self.file = file
         self.seed = name.seed
         self.size = file.size()
-        self.pid = os.getpid()
         self.checked_ns = 0
 
 
@@ -81,9 +81,10 @@ class SpoolWriter:
         self._may_open = may_open
         self._syncs = fsync == "always"
         self._open: dict[Destination, _Open] = {}
-        self._refused_ns: dict[Destination, int] = {}
+        self._refused: dict[Destination, tuple[int, Drop]] = {}  # when, and why
         # Re-entrant: a signal handler may record while its thread is recording.
         self._lock = threading.RLock()
+        self._is_writing = False
         self._pid = os.getpid()
 
     def write(self, destination: Destination, kind: Kind, record: Any, now_ns: int) -> Drop | None:
@@ -109,25 +110,27 @@ class SpoolWriter:
     ) -> Drop | None:
         """Put one packed record into the spool; as ``write``."""
         with self._current_lock():
-            refused_ns = self._refused_ns.get(destination)
-            if refused_ns is not None and 0 <= now_ns - refused_ns < RETRY_AFTER_NS:
-                return Drop.DISK
+            refused = self._refused.get(destination)
+            if refused is not None and 0 <= now_ns - refused[0] < RETRY_AFTER_NS:
+                return refused[1]
+            is_nested = self._is_writing
             try:
-                segment = self._segment(destination, now_ns)
-                if isinstance(segment, Drop):
-                    return segment
-                frame = encode_frame(kind, payload, segment.seed)
-                return self._append(segment, frame, destination, now_ns)
+                self._is_writing = True
+                drop = self._put(destination, kind, payload, now_ns, is_nested)
             except FrameTooLargeError:
                 return Drop.TOO_LARGE
             except OSError as error:
-                self._refused_ns[destination] = now_ns
-                return _reason(error)
+                drop = _reason(error)
+            finally:
+                self._is_writing = is_nested
+            if drop in (Drop.DISK, Drop.NO_DESCRIPTOR, Drop.QUOTA):
+                self._refused[destination] = now_ns, drop
+            return drop
 
     def hold(self, destination: Destination, now_ns: int) -> None:
         """Have a segment open, and so be a living writer, without recording anything."""
         with self._current_lock(), contextlib.suppress(OSError, RecordError):
-            self._segment(destination, now_ns)
+            self._segment(destination, now_ns, self._is_writing)
 
     def seal(self) -> None:
         """Seal and close the segments of this process, so that the flusher may delete them."""
@@ -138,8 +141,9 @@ class SpoolWriter:
     def forget(self) -> None:
         """Close inherited descriptors in a forked child; the locks stay the parent's."""
         self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._is_writing = False
         self._pid = os.getpid()
-        self._refused_ns.clear()
+        self._refused.clear()
         for segment in self._open.values():
             segment.file.close()
         self._open.clear()
@@ -155,9 +159,49 @@ class SpoolWriter:
             self.forget()
         return self._lock
 
-    def _segment(self, destination: Destination, now_ns: int) -> _Open | Drop:
+    def _put(
+        self, destination: Destination, kind: Kind, payload: bytes, now_ns: int, is_nested: bool
+    ) -> Drop | None:
+        """Append to the open segment, and to another if it is the file that refuses.
+
+        Args:
+            destination: As ``write``.
+            kind: As ``write``.
+            payload: As ``write_packed``.
+            now_ns: As ``write``.
+            is_nested: A signal handler records while its thread is recording: no segment may be closed
+                under what it interrupted, not even a full one.
+        """
+        is_last = is_nested
+        while True:
+            segment = self._segment(destination, now_ns, is_nested)
+            if isinstance(segment, Drop):
+                return segment
+            frame = encode_frame(kind, payload, segment.seed)
+            try:
+                written = os.write(segment.file.fd, frame)
+            except OSError as error:
+                if is_last or error.errno not in _ABOUT_THE_FILE:
+                    raise
+                self._leave(destination, sealed=error.errno == errno.EFBIG)
+                is_last = True
+            else:
+                break
+        if written != len(frame):
+            # Never truncated: a reader may have the bytes. What follows goes into another segment.
+            if not is_nested:
+                self._leave(destination, sealed=True)
+            return Drop.DISK
+        if self._syncs:
+            os.fdatasync(segment.file.fd)
+        segment.size += written
+        return None
+
+    def _segment(self, destination: Destination, now_ns: int, is_nested: bool) -> _Open | Drop:
         """Give the open segment, making or renewing it as needed; or why there is none."""
         segment = self._open.get(destination)
+        if segment is not None and is_nested:
+            return segment
         if segment is not None and not 0 <= now_ns - segment.checked_ns < RETRY_AFTER_NS:
             # Once a second: the host may have closed our number, or removed the directory.
             segment.checked_ns = now_ns
@@ -173,14 +217,31 @@ class SpoolWriter:
                 return Drop.NO_DIRECTORY
             if not self._may_open():
                 return Drop.QUOTA
-            segment = self._take_over(spool, destination) or _Open(
-                *create_segment(spool, destination)
-            )
-            segment.checked_ns = now_ns
-            self._open[destination] = segment
-            header = encode_frame(Kind.HEADER, pack(dict(self._resource())), segment.seed)
-            if self._append(segment, header, destination, now_ns) is not None:
+            segment = self._begin(spool, destination, now_ns)
+            # A signal handler may have recorded, and so begun one, while this one was begun.
+            known = self._open.setdefault(destination, segment)
+            if known is not segment:
+                segment.file.close()
+            segment = known
+        return segment
+
+    def _begin(self, spool: File, destination: Destination, now_ns: int) -> _Open:
+        """Take over or make a segment, with a header frame of ours before any record.
+
+        Raises:
+            OSError: The disk refuses; what was begun has no owner, and the next one takes it over.
+        """
+        resource = pack(dict(self._resource()))
+        segment = self._take_over(spool, destination) or _Open(*create_segment(spool, destination))
+        header = encode_frame(Kind.HEADER, resource, segment.seed)
+        try:
+            if os.write(segment.file.fd, header) != len(header):
                 raise OSError(errno.ENOSPC, "no space left for the header of a segment")
+        except OSError:
+            segment.file.close()
+            raise
+        segment.size += len(header)
+        segment.checked_ns = now_ns
         return segment
 
     def _take_over(self, spool: File, destination: Destination) -> _Open | None:
@@ -196,27 +257,13 @@ class SpoolWriter:
                 return _Open(name, file)
         return None
 
-    def _append(
-        self, segment: _Open, frame: bytes, destination: Destination, now_ns: int
-    ) -> Drop | None:
-        written = os.write(segment.file.fd, frame)
-        if written != len(frame):
-            # Never truncated: a reader may have the bytes. What follows goes into another segment.
-            self._leave(destination, sealed=True)
-            self._refused_ns[destination] = now_ns
-            return Drop.DISK
-        if self._syncs:
-            os.fdatasync(segment.file.fd)
-        self._refused_ns.pop(destination, None)
-        segment.size += written
-        return None
-
     def _leave(self, destination: Destination, sealed: bool) -> None:
         segment = self._open.pop(destination, None)
         if segment is None:
             return
         spool = self._spool()
-        if sealed and spool is not None:
+        # If the host closed our number, the lock is gone, and by now another may write there.
+        if sealed and spool is not None and segment.file.is_intact():
             # Where that fails it stays live without an owner, which is as good: the lock goes below.
             with contextlib.suppress(OSError):
                 seal(spool, segment.name)
