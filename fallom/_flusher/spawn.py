@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fallom._core.settings import Settings, settings_to_dict
-from fallom._flusher.election import LEADER_LOCK
+from fallom._flusher.election import is_led
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
 from fallom._host.files import File, open_file
@@ -101,7 +101,8 @@ def ensure_flusher(
             failures = 0
         # A leader that said it is leaving may have done its last look already: a candidate waits for
         # its lock. Any other that holds the lock is alive, whatever its beat says.
-        if _is_led(directory) and not page.is_leaving() and not is_hand_over:
+        led = is_led(directory.root, page, monotonic_ns)
+        if led and not page.is_leaving() and not is_hand_over:
             return Started.ALIVE, 0
         os.pwrite(lock.fd, _STARTS.pack(monotonic_ns, failures), 0)
         _start(settings, directory, os.environ)
@@ -155,15 +156,6 @@ def _read_starts(lock: File, monotonic_ns: int) -> tuple[int, int]:
     if last_ns > monotonic_ns:  # the host was restarted since, or the file is damaged
         return 0, 0
     return last_ns, min(failures, 1000)
-
-
-def _is_led(directory: StateDirectory) -> bool:
-    """Probe the leader's lock, by a descriptor that is closed at once."""
-    leader = open_file(directory.root, LEADER_LOCK, os.O_RDWR | os.O_CREAT)
-    try:
-        return not leader.lock()
-    finally:
-        leader.close()
 
 
 def _start(settings: Settings, directory: StateDirectory, environ: Mapping[str, str]) -> None:

@@ -78,7 +78,7 @@ class File:
     def lock(self, deadline_s: float = 0.0) -> bool:
         """Take an exclusive ``flock``; give False when others hold it beyond ``deadline_s``.
 
-        Never POSIX record locks: those are lost when any descriptor of the file is closed.
+        No POSIX record lock: those are lost when any descriptor of the file is closed.
         """
         give_up = time.monotonic() + deadline_s
         while True:
@@ -92,6 +92,20 @@ class File:
                 time.sleep(0.001)
             else:
                 return True
+
+    def try_lock_process(self) -> bool:
+        """Take a POSIX record lock, which no forked child inherits; False when others hold it.
+
+        It is lost when *any* descriptor of the file is closed in this process: only for a file that
+        is opened once, and never for one that decides who may write what.
+        """
+        try:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            return False
+        return True
 
     def unlock(self) -> None:
         """Free the lock. Only in the process that took it: a child's unlock frees its parent's."""

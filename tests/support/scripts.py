@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start_script(
-    code: str, folder: Path, environ: Mapping[str, str] | None = None, *arguments: str
+    code: str,
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    *arguments: str,
+    stdin: int | None = None,
 ) -> subprocess.Popen[str]:
     """Start a program; its output is collected by ``communicate``."""
     path = folder / f"script_{len(list(folder.glob('script_*.py')))}.py"
@@ -22,6 +26,7 @@ def start_script(
     return subprocess.Popen(
         [sys.executable, str(path), *arguments],
         env={**os.environ, "PYTHONPATH": search, **(environ or {})},
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
