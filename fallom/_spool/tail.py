@@ -1,0 +1,219 @@
+"""A tail: one segment as the flusher holds it, open, read up to here and accepted up to there.
+
+Whoever holds its lock, a segment is read up to what is whole. No part of a frame is kept between two
+reads, and what is damaged is told once, however often it is read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fallom._host.files import File, open_file
+from fallom._spool.frame import (
+    FRAME_BYTES_MAX,
+    Damage,
+    Frame,
+    Kind,
+    RecordError,
+    decode_record,
+    scan,
+)
+from fallom._spool.segment import (
+    HEAD_BYTES,
+    SegmentName,
+    is_known_format,
+    read_accepted,
+    write_accepted,
+)
+
+__all__ = ["Item", "LaterFormatError", "OnDamage", "Piece", "Tail", "count_records"]
+
+OnDamage = Callable[[SegmentName, int, bytes], None]  # segment, offset, bytes that are no frame
+_WINDOW_BYTES = 4 << 20
+
+
+class LaterFormatError(Exception):
+    """A segment that a later version wrote; it is that version's to read."""
+
+
+@dataclass(slots=True)
+class Item:
+    """One record, decoded, and where it came from."""
+
+    kind: int
+    record: Any
+    resource: dict[str, Any]
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Piece:
+    """Consecutive records of one segment; ``end`` is what is accepted when all of them are."""
+
+    tail: Tail
+    end: int
+    items: list[Item] = field(default_factory=list)
+
+
+class Tail:
+    """One open segment."""
+
+    __slots__ = (
+        "_on_damage",
+        "_resource",
+        "_told_to",
+        "accepted",
+        "born_ns",
+        "file",
+        "idle_since_ns",
+        "is_as_written",
+        "name",
+        "position",
+        "size",
+    )
+
+    def __init__(self, spool: File, name: SegmentName, target: bytes, on_damage: OnDamage) -> None:
+        """Open a segment where ``target`` has accepted it up to.
+
+        Raises:
+            LaterFormatError: It is not ours to read.
+            OSError: It cannot be opened or read.
+        """
+        self.name = name
+        self.file = open_file(spool, name.file_name(), os.O_RDWR)
+        try:
+            if not is_known_format(self.file):
+                raise LaterFormatError(f"segment {name.file_name()} is of a later version")
+            self.size = self.file.size()
+            # An offset beyond the end is damage that kept its checksum by chance, or a cut file.
+            accepted = read_accepted(self.file, name, target)
+            self.accepted = min(accepted, max(self.size, HEAD_BYTES))
+            # Wall clock of the last change before it was opened: the order of age.
+            self.born_ns = os.fstat(self.file.fd).st_mtime_ns
+        except BaseException:
+            self.file.close()
+            raise
+        self.position = self._told_to = self.accepted
+        self.is_as_written = True  # the head says what is accepted
+        self.idle_since_ns = 0
+        self._resource: dict[str, Any] | None = None  # not known yet
+        self._on_damage = on_damage
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that there was at the last look is accepted."""
+        return self.accepted >= self.size
+
+    def look(self, monotonic_ns: int) -> None:
+        """Look how long it has become."""
+        size = self.file.size()
+        if size != self.size or self.idle_since_ns == 0:
+            self.size, self.idle_since_ns = size, monotonic_ns
+
+    def rewind(self) -> None:
+        """Read again what was read and not accepted."""
+        if self.position != self.accepted:
+            self.position = self.accepted
+            self._resource = None
+
+    def accept(self, end: int, target: bytes) -> None:
+        """Write down that ``target`` has it up to ``end``.
+
+        Raises:
+            OSError: That could not be written; it counts as accepted all the same.
+        """
+        if end > self.accepted:
+            self.accepted, self.is_as_written = end, False
+            write_accepted(self.file, self.name, target, end)
+            self.is_as_written = True
+
+    def read(self, items_max: int, bytes_max: int) -> Piece | None:
+        """Read from where the last read ended; None when there is nothing whole."""
+        if self._resource is None:
+            self._resource = self._resource_before(self.position)
+        window = min(self.size - self.position, bytes_max + FRAME_BYTES_MAX)
+        data = os.pread(self.file.fd, window, self.position)
+        piece = Piece(self, self.position)
+        for found in scan(data, 0, self.name.seed, at=self.position):
+            if isinstance(found, Damage):
+                if found.is_incomplete and not self._is_final(found, len(data)):
+                    break
+                self._tell(found.offset, found.end, data[found.offset - self.position :])
+            else:
+                self._take(piece, found)
+            piece.end = found.end
+            bytes_max -= found.end - found.offset
+            if len(piece.items) >= items_max or bytes_max <= 0:
+                break
+        if piece.end == self.position:
+            return None
+        self.position = piece.end
+        return piece
+
+    def _take(self, piece: Piece, frame: Frame) -> None:
+        try:
+            record = decode_record(frame.payload)
+            if frame.kind == Kind.HEADER:
+                self._resource = dict(record)
+                return
+        except (RecordError, TypeError, ValueError):
+            # Its checksum is right, so this is no flipped bit but a fault of its writer.
+            self._tell(frame.offset, frame.end, frame.payload)
+            return
+        piece.items.append(Item(frame.kind, record, self._resource or {}, frame.payload))
+
+    def _tell(self, offset: int, end: int, data: bytes) -> None:
+        if end > self._told_to:
+            self._told_to = end
+            self._on_damage(self.name, offset, data[: end - offset])
+
+    def _is_final(self, damage: Damage, read_bytes: int) -> bool:
+        """Tell whether an incomplete frame will never be completed: nobody can be writing it."""
+        if self.position + read_bytes < self.size:
+            return False  # the window ended, not the file
+        if self.name.is_sealed:
+            return True
+        if not self.file.lock():
+            return False
+        try:
+            return self.file.size() == damage.end
+        finally:
+            self.file.unlock()
+
+    def _resource_before(self, end: int) -> dict[str, Any]:
+        """Find the header frame that governs a position, after a restart of the flusher."""
+        resource: dict[str, Any] = {}
+        for frame in _frames(self.file, self.name, HEAD_BYTES, end):
+            if frame.kind == Kind.HEADER:
+                with contextlib.suppress(RecordError, TypeError, ValueError):
+                    resource = dict(decode_record(frame.payload))
+        return resource
+
+
+def count_records(file: File, name: SegmentName, start: int, end: int) -> int:
+    """Count the records between two offsets of a segment; header frames are not counted.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return sum(frame.kind != Kind.HEADER for frame in _frames(file, name, start, end))
+
+
+def _frames(file: File, name: SegmentName, start: int, end: int) -> Iterator[Frame]:
+    """Give the whole frames between two offsets."""
+    position = start
+    while position < end:
+        data = os.pread(file.fd, min(_WINDOW_BYTES, end - position), position)
+        whole = position
+        for found in scan(data, 0, name.seed, at=position):
+            if isinstance(found, Frame):
+                yield found
+            if isinstance(found, Frame) or not found.is_incomplete:
+                whole = found.end
+        if whole == position:
+            break  # the end, or what is still being written
+        position = whole
