@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fallom._host.files import File, open_file
-from fallom._spool.reader import count_records
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
@@ -18,6 +17,7 @@ from fallom._spool.segment import (
     read_accepted,
     segment_names,
 )
+from fallom._spool.tail import count_records
 
 __all__ = ["Mark", "count_left", "marks_of", "writers_of"]
 
