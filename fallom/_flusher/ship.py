@@ -129,16 +129,16 @@ class Lane:
             self.is_idle = self._reader.is_drained()
             return False
         self.is_idle = False
-        items = [item for piece in pieces for item in piece.items]
-        if self._ship(items):
+        if self._ship(pieces):
             self._accept(pieces)
         else:
             self._reader.rewind()
         self.in_flight = frozenset()
         return True
 
-    def _ship(self, items: list[Item]) -> bool:
+    def _ship(self, pieces: list[Piece]) -> bool:
         """Send a batch until nothing of it is left; False when told to stop before that."""
+        items = [item for piece in pieces for item in piece.items]
         repeats = self._channel.repeats
         sent = pending = items if repeats is None else repeats.select(items)
         guilty: list[tuple[Item, Outcome]] = []
@@ -157,8 +157,10 @@ class Lane:
                     Verdict.PAUSE, f"{first.reason} for most of a batch", first.status
                 )
                 guilty = [pair for pair in guilty if pair[1] is _UNREADABLE]
-            if pending and outcome is not None and not self._waited(outcome, attempt):
-                return False
+            if pending and outcome is not None:
+                if not self._waited(outcome, attempt):
+                    return False
+                pending = self._still_spooled(pending, pieces)
             attempt += 1
         self.paused_until_unix_s = 0.0
         if not all(self._buried(item, outcome) for item, outcome in guilty):
@@ -210,7 +212,19 @@ class Lane:
             wait_s = max(wait_s, outcome.wait_s)
         self.paused_until_unix_s = time.time() + wait_s
         self._say(f"{self.name}: {outcome.reason}; everything is kept and sent later")
-        return not self._stop.wait(wait_s)
+        # Nothing is in flight meanwhile: where the spool is full, the quota may take these as well.
+        in_flight, self.in_flight = self.in_flight, frozenset()
+        is_stopped = self._stop.wait(wait_s)
+        with self.gathering:
+            self.in_flight = in_flight
+        return not is_stopped
+
+    @staticmethod
+    def _still_spooled(items: list[Item], pieces: list[Piece]) -> list[Item]:
+        """Leave out the records whose segment the quota deleted: they are counted as dropped."""
+        gone = [piece for piece in pieces if not piece.tail.file.is_intact()]
+        dropped = {id(item) for piece in gone for item in piece.items}
+        return [item for item in items if id(item) not in dropped]
 
     def _buried(self, item: Item, outcome: Outcome) -> bool:
         """Put a record into ``dead/``, waiting for room; False when told to stop meanwhile."""
