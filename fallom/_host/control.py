@@ -115,8 +115,10 @@ class ControlPage:
                 file = open_file(directory, _NAME, os.O_RDWR, links_max=2)
                 if _is_page(file):
                     return cls(file)
-                file.close()
-                _set_aside(directory)
+                try:
+                    _set_aside(directory, file)
+                finally:
+                    file.close()
             _make(directory)
         raise UnsafeFileError(f"{directory.name}/{_NAME} cannot be made; remove it to go on")
 
@@ -306,11 +308,18 @@ def _make(directory: File) -> None:
         file.close()
 
 
-def _set_aside(directory: File) -> None:
-    """Move what is no page out of the way; it may be somebody's evidence."""
+def _set_aside(directory: File, file: File) -> None:
+    """Move what is no page out of the way; it may be somebody's evidence.
+
+    Under its lock, and only while the name leads to it: another may have put a good page there.
+    """
+    if not file.lock(LOCK_DEADLINE_S):
+        return
     with contextlib.suppress(FileNotFoundError):
-        aside = f"{_NAME}.damaged.{time.time_ns()}"
-        os.rename(_NAME, aside, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+        found = os.stat(_NAME, dir_fd=directory.fd, follow_symlinks=False)
+        if (found.st_dev, found.st_ino) == file.identity:
+            aside = f"{_NAME}.damaged.{time.time_ns()}"
+            os.rename(_NAME, aside, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
 
 
 assert sys.byteorder == "little", "the page is read as native words"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 from fallom._core.errors import StateDirectoryError
@@ -24,6 +25,9 @@ __all__ = ["StateDirectory", "find_state_directory"]
 
 _LAYOUT = "v1"
 SHM_SPOOL_BYTES_MAX = 16 << 20  # /dev/shm is 64 MiB in a container by default
+
+_MOUNTS = "/proc/self/mountinfo"
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")  # how that table writes spaces and the like
 
 # From statfs(2) and the kernels' mount tables: locks or shared maps of these are not to be trusted.
 _NETWORK_FILESYSTEMS = frozenset(
@@ -50,20 +54,19 @@ class StateDirectory:
         with contextlib.ExitStack() as opened:
             top = _closing(opened, open_directory(base, follow=follow))
             layout = _closing(opened, open_subdirectory(top, _LAYOUT))
-            self.root = open_subdirectory(layout, namespace)
-        try:
-            self.spool = open_subdirectory(self.root, "spool")
-            self.dead = open_subdirectory(self.root, "dead")
-            open_subdirectory(self.root, "snapshot").close()
-        except BaseException:
-            self.root.close()
-            raise
+            root = open_subdirectory(layout, namespace)
+        with contextlib.ExitStack() as opened:
+            self.root = _closing(opened, root)
+            self.spool = _closing(opened, open_subdirectory(root, "spool"))
+            self.dead = _closing(opened, open_subdirectory(root, "dead"))
+            open_subdirectory(root, "snapshot").close()
+            opened.pop_all()
         self.path = f"{base}/{_LAYOUT}/{namespace}"
         self.snapshot_path = f"{self.path}/snapshot"
 
     def is_intact(self) -> bool:
         """Tell whether our descriptors are still the directories and the name leads to them."""
-        if not (self.root.is_intact() and self.spool.is_intact()):
+        if not all(part.is_intact() for part in (self.root, self.spool, self.dead)):
             return False
         try:
             found = os.stat(self.path, follow_symlinks=False)
@@ -152,19 +155,21 @@ def _user_state(environ: Mapping[str, str], euid: int) -> Iterator[str]:
 def filesystem_of(path: str) -> str:
     """Give the type of the file system that holds ``path``, "" where the system does not tell."""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        with open(_MOUNTS, "rb") as table:
             lines = table.read().splitlines()
     except OSError:
         return ""
-    real = os.path.realpath(path)
-    best, found = -1, ""
+    real = os.fsencode(os.path.realpath(path))
+    best, found = -1, b""
     for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = fields.split()[4].encode().decode("unicode_escape")  # "\\040" is a space
-        within = real == point or real.startswith(point.rstrip("/") + "/")
+        fields, _, rest = line.partition(b" - ")
+        if len(fields.split()) < 5 or not rest:
+            continue
+        point = _OCTAL.sub(lambda code: bytes([int(code[1], 8)]), fields.split()[4])
+        within = real == point or real.startswith(point.rstrip(b"/") + b"/")
         if within and len(point) >= best:  # the later of two mounts on one point is the visible one
             best, found = len(point), rest.split()[0]
-    return found
+    return os.fsdecode(found)
 
 
 def _closing(stack: contextlib.ExitStack, directory: File) -> File:

@@ -35,7 +35,7 @@ class ForkGuard:
 
     def before_fork(self) -> None:
         """Wait until nobody is inside ``held``; at most one read of the database long."""
-        self._lock.acquire()
+        self.current_lock().acquire()
 
     def after_fork_in_parent(self) -> None:
         """Let the others go on."""
@@ -48,7 +48,7 @@ class ForkGuard:
         if self._on_child is not None:
             self._on_child()
 
-    def current_lock(self) -> AbstractContextManager[bool]:
+    def current_lock(self) -> threading.RLock:
         """Give the lock of this process; a fork made in C ran no hook and left the parent's."""
         if os.getpid() != self._pid:
             self._lock = threading.RLock()
