@@ -33,7 +33,9 @@ CURRENT_SESSION: ContextVar[SessionContext | None] = ContextVar("fallom_session"
 _OUTER_SESSIONS: ContextVar[tuple[SessionContext | None, ...]] = ContextVar(
     "fallom_outer_sessions", default=()
 )
-CURRENT_PROMPT: ContextVar[PromptTag | None] = ContextVar("fallom_prompt", default=None)
+# In a list, because tasks and threads that are started with a copy of the context share it: whichever
+# of them makes the next call takes the tag for all.
+CURRENT_PROMPT: ContextVar[list[PromptTag] | None] = ContextVar("fallom_prompt", default=None)
 
 
 def enter_session(session: SessionContext) -> None:
@@ -56,7 +58,8 @@ def leave_session() -> None:
 
 def take_prompt_tag() -> PromptTag | None:
     """Give the prompt tag of this context, once: the call after the next has none."""
-    tag = CURRENT_PROMPT.get()
-    if tag is not None:
-        CURRENT_PROMPT.set(None)
-    return tag
+    held = CURRENT_PROMPT.get()
+    try:
+        return held.pop() if held else None
+    except IndexError:  # another thread was faster
+        return None

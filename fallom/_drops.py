@@ -49,6 +49,7 @@ class Drops:
             if not page.add_drops(root, counted):
                 self._counted.update(counted)
         dropped = page.drops()
+        dropped.pop(Drop.SAMPLED.name.lower(), None)  # as asked for: no news
         if not self._told:
             self._told = dropped  # what was before this process is not its news
         for reason, count in dropped.items():

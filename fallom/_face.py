@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from fallom._auto_instrument import instrument_clients
+from fallom._core.errors import ConfigurationError
 from fallom._core.settings import Settings, is_hosted, resolve_settings
 from fallom._flush import POLL_S, flush_steps
 from fallom._runtime import Runtime, current, start
@@ -42,6 +45,9 @@ def init(
     dead_age_max: float | None = None,
     fsync: Literal["none", "always"] | None = None,
     metrics_protocol: Literal["otlp", "json"] | None = None,
+    sample_rate: float | None = None,
+    auto_instrument: bool | None = None,
+    mask: Callable[[str], str] | None = None,
     **unknown: Never,
 ) -> None:
     """Begin. Call it once, where the application starts; before a fork or after, both is fine.
@@ -76,6 +82,13 @@ def init(
             record waits for the disk.
         metrics_protocol: "otlp": custom metrics are sent as spans. "json": as the published SDKs do,
             to ``/spans``.
+        sample_rate: The share of sessions whose spans are recorded (1; 0 to 1): all of a session's or
+            none. Metrics and exposures are recorded whatever it is.
+        auto_instrument: False leaves OpenTelemetry instrumentations of LLM clients alone. By default those
+            that are installed are used, so that calls are traced whose client is not wrapped.
+        mask: Takes each text of a prompt, a completion, a tool's arguments and results or a provider's
+            error, and gives what is recorded in its place; see ``fallom.masks``. If it raises, the text
+            is ``[mask failed]``. It stays in this process, and in force until another is given.
         **unknown: Nothing; a name that does not exist is an error that says what is near.
 
     Raises:
@@ -86,15 +99,23 @@ def init(
     Blocks:
         For a few milliseconds: opening the state directory, starting the flusher. Never for the network.
     """
-    arguments = {name: value for name, value in locals().items() if name != "unknown"}
+    arguments = {name: value for name, value in locals().items() if name not in ("unknown", "mask")}
     settings = resolve_settings({**arguments, **unknown}, os.environ)
+    if mask is not None and not callable(mask):
+        raise ConfigurationError(
+            f"mask must be a callable that takes text and gives text, not {type(mask).__name__}; "
+            "fallom.masks has some.",
+            "mask",
+        )
     if settings.debug:
         _logger.setLevel(logging.DEBUG)
-    runtime = start(settings)
+    runtime = start(settings, mask)
     if settings.state_dir is not None:
         runtime.open_place()  # an explicit choice that cannot be used is an error, here and now
     _warn_without_key(settings, runtime)
     runtime.look()
+    if settings.auto_instrument:
+        instrument_clients(sys.path)
 
 
 def flush(timeout: float = 10.0) -> int:

@@ -13,12 +13,16 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fallom._core.assignment import Assignment
 from fallom._core.errors import FallomError
 from fallom._core.limits import clean_mapping, cut_span
-from fallom._core.recent import Recent
+from fallom._core.masking import guarded_mask
+from fallom._core.recent import Recent, RecentValues
+from fallom._core.sampling import is_sampled
 from fallom._core.settings import Settings, resolve_settings
 from fallom._core.span import Exposure, Span, Wish
 from fallom._drops import Drops
@@ -51,6 +55,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         """Take the settings over; nothing is opened yet."""
         self.settings = settings
+        self.given_mask: Callable[[str], str] | None = None
+        self.mask: Callable[[str], str] | None = None  # the same, but it does not raise
         self._place: Place | None = None
         self._place_tried_ns = 0
         self._guard = ForkGuard(on_child=self.after_fork)
@@ -65,6 +71,7 @@ class Runtime:
         self._drops = Drops()
         self._reset_for_process()
         self._exposed = Recent(EXPOSURES_REMEMBERED)
+        self._assigned: RecentValues[tuple[int, Assignment]] = RecentValues(EXPOSURES_REMEMBERED)
 
     def _reset_for_process(self) -> None:
         """Drop what must not cross a fork."""
@@ -85,8 +92,21 @@ class Runtime:
 
     # Recording.
 
+    def is_sampled(self, session_id: str) -> bool:
+        """Tell whether the spans of a session are kept."""
+        return is_sampled(session_id, self.settings.sample_rate)
+
     def record_span(self, span: Span) -> None:
-        """Put a span into the spool; it is in the kernel when this returns. Never raises."""
+        """Put a span into the spool; it is in the kernel when this returns. Never raises.
+
+        A span of a session that is left out by sampling is counted instead; one without a session goes
+        by its trace.
+        """
+        if self.settings.sample_rate < 1.0:
+            session_id = span.attributes.get("fallom.session_id", span.trace_id.hex())
+            if not self.is_sampled(str(session_id)):
+                self.count_drop(Drop.SAMPLED)
+                return
         try:
             payload = pack(span)
         except RecordError:
@@ -129,14 +149,29 @@ class Runtime:
         if not place.page.is_alive(now_ns) or now_ns - self._looked_ns >= LOOK_EVERY_NS:
             self._look(now_ns)
 
-    def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
-        """Record an assignment, once per session as far as bounded memory can tell. Never raises."""
-        known = hash((config_key, version, session_id))
+    def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> bool:
+        """Record an assignment, once per session as far as bounded memory can tell. Never raises.
+
+        Returns:
+            Whether it was recorded now.
+        """
+        known = hash((config_key, version, session_id, model))
         if known in self._exposed:
-            return
+            return False
         self._exposed.add(known)
         exposure = Exposure(config_key, version, session_id, model, time.time_ns())
         self.record_values(Destination.EXPOSURES, Kind.EXPOSURE, exposure)
+        return True
+
+    def remember_assignment(
+        self, config_key: str, version: int, session_id: str, assigned: Assignment
+    ) -> None:
+        """Remember what decided for a session, for its spans."""
+        self._assigned.remember(hash((config_key, session_id)), (version, assigned))
+
+    def assignment_of(self, config_key: str, session_id: str) -> tuple[int, Assignment] | None:
+        """Give the config's version and the assignment that this process last made for a session."""
+        return self._assigned.find(hash((config_key, session_id)))
 
     def count_drop(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next look."""
@@ -157,6 +192,16 @@ class Runtime:
             f"gave up {reason}: {type(error).__name__}", "the application is not affected"
         )
         _logger.debug("gave up %s", reason, exc_info=error)
+
+    def use_mask(self, mask: Callable[[str], str]) -> None:
+        """Have content go through a mask from now on."""
+        self.given_mask = mask
+        self.mask = guarded_mask(mask, self._mask_failed)
+
+    def _mask_failed(self, error: BaseException) -> None:
+        # Without the error's own text and traceback: they may hold what was to be masked.
+        self.count_drop(Drop.INTERNAL)
+        self.warn(f"the mask raised {type(error).__name__}", "the texts are not recorded")
 
     # Reading.
 
@@ -338,13 +383,20 @@ class _Holder:
 _holder = _Holder()
 
 
-def start(settings: Settings) -> Runtime:
-    """Make the runtime, or keep the one that has these settings already."""
-    runtime = _holder.runtime
+def start(settings: Settings, mask: Callable[[str], str] | None = None) -> Runtime:
+    """Make the runtime, or keep the one that has these settings already.
+
+    A mask stays in force until another is given: an ``init`` that says nothing of it lifts no privacy.
+    """
+    before = runtime = _holder.runtime
     if runtime is None or runtime.settings != settings:
-        if runtime is not None:
-            runtime.seal()
-        runtime = _holder.runtime = Runtime(settings)
+        runtime = Runtime(settings)
+        if before is not None:
+            before.seal()
+            mask = mask or before.given_mask
+    if mask is not None:
+        runtime.use_mask(mask)
+    _holder.runtime = runtime
     return runtime
 
 

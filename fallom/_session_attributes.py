@@ -1,14 +1,11 @@
-"""A session as span attributes, and the OpenTelemetry span that is active here."""
+"""A session, and what decided its model, as span attributes."""
 
 from __future__ import annotations
-
-import sys
-from typing import Any
 
 from fallom._core.limits import clean_value
 from fallom._core.span import AttributeValue, SessionContext
 
-__all__ = ["active_span", "session_attributes"]
+__all__ = ["assigned_attributes", "session_attributes"]
 
 
 def session_attributes(session: SessionContext) -> dict[str, AttributeValue]:
@@ -34,12 +31,12 @@ def session_attributes(session: SessionContext) -> dict[str, AttributeValue]:
     return attributes
 
 
-def active_span() -> tuple[bytes, bytes] | None:
-    """Give (trace id, span id) of the OpenTelemetry span that is active, if that is used here at all."""
-    api: Any = sys.modules.get("opentelemetry.trace")
-    if api is None:  # an application that never loaded it has no span
-        return None
-    context = api.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+def assigned_attributes(
+    config_version: int | None, variant_index: int | None, reason: str
+) -> dict[str, AttributeValue]:
+    """Give the attributes that say what decided the session's model; a fallback has only a reason."""
+    attributes: dict[str, AttributeValue] = {"fallom.assignment.reason": reason}
+    if config_version is not None and variant_index is not None:
+        attributes["fallom.config_version"] = config_version
+        attributes["fallom.variant_index"] = variant_index
+    return attributes

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from fallom._flusher.targets import target_hashes
-from fallom._host.control import unpack_version
+from fallom._host.control import Drop, unpack_version
 from fallom._host.place import Place
 from fallom._runtime import Runtime
 from fallom._spool.segment import segment_names
@@ -24,6 +24,7 @@ def read_status(runtime: Runtime) -> dict[str, Any]:
     age_s = None
     if info.published_unix_ns:
         age_s = max(0.0, (time.time_ns() - info.published_unix_ns) / 1e9)
+    dropped, sampled_out = _without_sampled(_dropped(place, runtime))
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -33,7 +34,8 @@ def read_status(runtime: Runtime) -> dict[str, Any]:
         "snapshot": {"generation": info.generation, "age_s": age_s},
         "spool": _spool(place, runtime),
         "sent": place.page.tallies() if place is not None else {},
-        "dropped": _dropped(place, runtime),
+        "dropped": dropped,
+        "sampled_out": sampled_out,
         "last_error": place.page.last_error() if place is not None else "",
     }
 
@@ -77,3 +79,8 @@ def _dropped(place: Place | None, runtime: Runtime) -> dict[str, int]:
     for drop, count in runtime.pending_drops().items():
         drops[drop.name.lower()] = drops.get(drop.name.lower(), 0) + count
     return {reason: count for reason, count in drops.items() if count}
+
+
+def _without_sampled(counts: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Take out what sampling left out, because it was asked to: that is no drop."""
+    return counts, counts.pop(Drop.SAMPLED.name.lower(), 0)

@@ -91,7 +91,10 @@ def get(
             runtime.look_if_due()
         if config is not None:
             model = config.models[choose(config, session_id, customer_id, context)]
-            runtime.record_exposure(config.key, config.version, session_id, model)
+            if runtime.record_exposure(config.key, config.version, session_id, model):
+                # Only now, so that a session whose model is asked for again pays nothing for it.
+                assigned = explain_assignment(config, session_id, customer_id, context)
+                runtime.remember_assignment(config.key, config.version, session_id, assigned)
             return model
     except Exception as error:  # noqa: BLE001 - the edge guard of this call
         if not fallback:

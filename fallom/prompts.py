@@ -121,7 +121,7 @@ def _result(
     ab_test_key: str | None = None,
     variant_index: int | None = None,
 ) -> PromptResult:
-    CURRENT_PROMPT.set(PromptTag(prompt.key, prompt.version, ab_test_key, variant_index))
+    CURRENT_PROMPT.set([PromptTag(prompt.key, prompt.version, ab_test_key, variant_index)])
     return PromptResult(
         prompt.key,
         prompt.version,

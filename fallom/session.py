@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from fallom import models
-from fallom._context import enter_session, leave_session, take_prompt_tag
-from fallom._core.span import AttributeValue, SessionContext, Span
+from fallom._context import enter_session, leave_session
+from fallom._core.span import AttributeValue, SessionContext
 from fallom._runtime import current
-from fallom._session_attributes import active_span, session_attributes
+from fallom._session_attributes import assigned_attributes, session_attributes
+from fallom._tracing import SessionTracing, known_assignment
 
 __all__ = ["FallomSession", "session"]
 
@@ -28,7 +29,7 @@ class FallomSession:
     def __init__(self, context: SessionContext) -> None:
         """Use ``fallom.session``."""
         self._context = context
-        self._tracing = _SessionTracing(self)
+        self._tracing = SessionTracing(context, self.attributes)
         self._assigned: models.Explanation | None = None
 
     @property
@@ -163,12 +164,13 @@ class FallomSession:
     def attributes(self) -> dict[str, AttributeValue]:
         """Give the span attributes of this session and of its model's assignment."""
         attributes = session_attributes(self._context)
-        assigned = self._assigned
-        if assigned is not None:
-            attributes["fallom.assignment.reason"] = assigned.reason
-            if assigned.config_version is not None and assigned.index is not None:
-                attributes["fallom.config_version"] = assigned.config_version
-                attributes["fallom.variant_index"] = assigned.index
+        explained = self._assigned
+        if explained is not None:
+            attributes.update(
+                assigned_attributes(explained.config_version, explained.index, explained.reason)
+            )
+            return attributes
+        attributes.update(known_assignment(self.config_key, self.session_id))  # of models.get
         return attributes
 
     async def _wait_for_version(self, config_key: str, version: int) -> None:
@@ -182,42 +184,6 @@ class FallomSession:
             if runtime.snapshot.config(config_key, version) is not None:
                 return
             await asyncio.sleep(0.01)
-
-
-class _SessionTracing:
-    """What an integration sees of a session and of the runtime (``Tracing``)."""
-
-    __slots__ = ("_session",)
-
-    def __init__(self, session: FallomSession) -> None:
-        self._session = session
-
-    @property
-    def content_captured(self) -> bool:
-        return current().settings.capture_content
-
-    def call_attributes(self) -> dict[str, AttributeValue]:
-        attributes = self._session.attributes()
-        tag = take_prompt_tag()
-        if tag is not None:
-            attributes["fallom.prompt_key"] = tag.key
-            attributes["fallom.prompt_version"] = tag.version
-            attributes["gen_ai.prompt.name"] = tag.key
-            attributes["gen_ai.prompt.version"] = str(tag.version)
-            if tag.ab_test_key is not None:
-                attributes["fallom.prompt_ab_test"] = tag.ab_test_key
-            if tag.variant_index is not None:
-                attributes["fallom.prompt_variant"] = tag.variant_index
-        return attributes
-
-    def parent(self) -> tuple[bytes, bytes] | None:
-        return active_span()
-
-    def record(self, span: Span) -> None:
-        current().record_span(span)
-
-    def gave_up(self, reason: str, error: BaseException) -> None:
-        current().gave_up(reason, error)
 
 
 def session(

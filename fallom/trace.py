@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fallom._active_span import active_span
 from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
 from fallom._core.span import Metrics, SessionContext, new_span_id, new_trace_id
 from fallom._runtime import current
-from fallom._session_attributes import active_span, session_attributes
 from fallom._spool.frame import Kind
 from fallom._spool.segment import Destination
+from fallom._tracing import context_attributes, known_assignment
 
 __all__ = ["clear_session", "get_session", "set_session", "span"]
 
@@ -91,7 +92,7 @@ def span(
         if not isinstance(value, str):
             raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
     is_same = session is not None and session.session_id == session_id
-    attributes = session_attributes(session) if session is not None and is_same else {}
+    attributes = context_attributes() if is_same else known_assignment(config_key, session_id)
     parent = active_span()
     metrics = Metrics(
         parent[0] if parent is not None else new_trace_id(),

@@ -26,6 +26,8 @@ def _apart(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.delenv(name)
     monkeypatch.setenv("FALLOM_STATE_DIR", str(state_dir))
     monkeypatch.setenv("HOME", str(tmp_path))
+    # They change the client libraries of this process for good; their own tests have processes.
+    monkeypatch.setenv("FALLOM_AUTO_INSTRUMENT", "false")
     yield
     _runtime.reset()
     CURRENT_SESSION.set(None)

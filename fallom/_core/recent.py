@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Recent"]
+from typing import Generic, TypeVar
+
+__all__ = ["Recent", "RecentValues"]
+
+T = TypeVar("T")
 
 
 class Recent:
@@ -29,3 +33,26 @@ class Recent:
         self._newer.add(known)
         if len(self._newer) >= self._half:
             self._newer, self._older = set(), self._newer
+
+
+class RecentValues(Generic[T]):
+    """Remembers a value by hash, in two generations as ``Recent`` does; the later value counts."""
+
+    __slots__ = ("_half", "_newer", "_older")
+
+    def __init__(self, remembered_max: int) -> None:
+        """Start with nothing known; at most ``remembered_max`` values are ever held."""
+        self._half = max(1, remembered_max // 2)
+        self._newer: dict[int, T] = {}
+        self._older: dict[int, T] = {}
+
+    def find(self, known: int) -> T | None:
+        """Give the value, None if there is none or it is forgotten."""
+        found = self._newer.get(known)
+        return self._older.get(known) if found is None else found
+
+    def remember(self, known: int, value: T) -> None:
+        """Remember it."""
+        self._newer[known] = value
+        if len(self._newer) >= self._half:
+            self._newer, self._older = {}, self._newer

@@ -48,6 +48,8 @@ class Settings:
     segment_bytes_max: int = 8 * _MIB  # FALLOM_SEGMENT_BYTES_MAX, 4 KiB to 1 GiB
     fsync: str = "none"  # FALLOM_FSYNC: "none" or "always"
     metrics_protocol: str = "otlp"  # FALLOM_METRICS_PROTOCOL: "otlp" or "json"
+    sample_rate: float = 1.0  # FALLOM_SAMPLE_RATE, 0 to 1: the share of sessions whose spans are kept
+    auto_instrument: bool = True  # FALLOM_AUTO_INSTRUMENT: use OpenTelemetry's that are installed
 
     @property
     def traces_endpoint(self) -> str:
@@ -329,4 +331,6 @@ PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
     ),
     "fsync": ("fsync", ("FALLOM_FSYNC",), _one_of("none", "always")),
     "metrics_protocol": ("metrics_protocol", ("FALLOM_METRICS_PROTOCOL",), _one_of("otlp", "json")),
+    "sample_rate": ("sample_rate", ("FALLOM_SAMPLE_RATE",), _number(0, 1, "sessions kept of one")),
+    "auto_instrument": ("auto_instrument", ("FALLOM_AUTO_INSTRUMENT",), _flag),
 }

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 __all__ = [
     "AttributeValue",
+    "Dropped",
     "Event",
     "Exposure",
+    "Link",
     "Metrics",
+    "Scope",
     "SessionContext",
     "Span",
     "SpanKind",
@@ -60,6 +63,32 @@ class Event(NamedTuple):
     attributes: Mapping[str, AttributeValue]
 
 
+class Link(NamedTuple):
+    """Another span that this one has to do with."""
+
+    trace_id: bytes
+    span_id: bytes
+    trace_state: str
+    attributes: Mapping[str, AttributeValue]
+
+
+class Scope(NamedTuple):
+    """Which instrumentation made a span; without a name it is fallom."""
+
+    name: str = ""
+    version: str = ""
+    schema_url: str = ""
+    attributes: Mapping[str, AttributeValue] = {}
+
+
+class Dropped(NamedTuple):
+    """How much of a span was left out before it was recorded."""
+
+    attributes: int = 0
+    events: int = 0
+    links: int = 0
+
+
 class Span(NamedTuple):
     """A finished span, as OTLP has it.
 
@@ -77,6 +106,12 @@ class Span(NamedTuple):
     status_message: str
     attributes: Mapping[str, AttributeValue]
     events: Sequence[Event] = ()
+    links: Sequence[Link] = ()
+    trace_state: str = ""
+    flags: int = 0  # OTLP ``Span.flags``
+    scope: Scope = Scope()
+    resource: Mapping[str, AttributeValue] = {}  # what differs from that of the recording process
+    dropped: Dropped = Dropped()
 
 
 class Exposure(NamedTuple):
@@ -124,14 +159,27 @@ def span_of(record: Any) -> Span:
     Raises:
         ValueError: It is none.
     """
-    span = Span(*_fields(record, 10, 11))
+    span = Span(*_fields(record, 10, len(Span._fields)))
     ids = (span.trace_id, span.span_id, span.parent_span_id)
     lengths = [len(found) if isinstance(found, bytes) else -1 for found in ids]
     if lengths[:2] != [16, 8] or lengths[2] not in (0, 8):
         raise ValueError("the ids of a span have 16, 8, and 0 or 8 bytes")
     _check(span, {"name": str, "kind": int, "status": int, "status_message": str})
     _check(span, {"start_unix_ns": int, "end_unix_ns": int, "attributes": dict})
-    return span._replace(events=[Event(*_fields(event, 3, 3)) for event in span.events])
+    _check(span, {"events": list, "links": list, "trace_state": str, "flags": int, "resource": dict})
+    span = span._replace(
+        events=[Event(*_fields(event, 3, 3)) for event in span.events],
+        links=[Link(*_fields(link, 4, 4)) for link in span.links],
+        scope=Scope(*_fields(span.scope, 0, 4)),
+        dropped=Dropped(*_fields(span.dropped, 0, 3)),
+    )
+    for event in span.events:
+        _check(event, {"unix_ns": int, "name": str, "attributes": dict})
+    for link in span.links:
+        _check(link, {"trace_id": bytes, "span_id": bytes, "trace_state": str, "attributes": dict})
+    _check(span.scope, {"name": str, "version": str, "schema_url": str, "attributes": dict})
+    _check(span.dropped, {"attributes": int, "events": int, "links": int})
+    return span
 
 
 def metrics_of(record: Any) -> Metrics:
@@ -193,14 +241,33 @@ class Tracing(Protocol):
     def content_captured(self) -> bool:
         """Whether message content may be recorded. If False, do not even build it."""
 
-    def call_attributes(self) -> dict[str, AttributeValue]:
+    @property
+    def mask(self) -> Callable[[str], str] | None:
+        """What each text of content goes through before it is recorded; it does not raise."""
+
+    def call_attributes(self, takes_prompt: bool = True) -> dict[str, AttributeValue]:
         """Give the attributes of session, assignment and prompt tag, at the start of a call.
 
-        The prompt tag is taken by this: the next call of the context does not have it.
+        Args:
+            takes_prompt: Whether this call uses a prompt's text: the tag is taken by it, and the next
+                call of the context does not have it. An embedding, an image or a tool takes none.
         """
 
     def parent(self) -> tuple[bytes, bytes] | None:
         """Give (trace id, span id) of the span that is active here, or None."""
+
+    def parent_of_call(self) -> tuple[bytes, bytes] | None:
+        """Give the parent of a call that begins here; the span id is empty for a root.
+
+        The span that an instrumentation of the client library made for the same call is not the
+        parent: ours takes its place.
+        """
+
+    def activate(self, trace_id: bytes, span_id: bytes, is_call: bool = False) -> Any:
+        """Make a span the active one of this context, and give what ``deactivate`` needs."""
+
+    def deactivate(self, active: Any) -> None:
+        """Make the span that was before the active one again."""
 
     def record(self, span: Span) -> None:
         """Put a finished span into the spool; it is in the kernel when this returns."""

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from fallom._core.span import Metrics, Span, SpanKind
+from fallom._core.span import Metrics, Scope, Span, SpanKind
 from fallom._version import __version__
 
 __all__ = ["encode_traces", "metrics_span", "partial_success"]
@@ -32,20 +32,23 @@ SCOPE_NAME = "fallom"
 def encode_traces(spans: Iterable[tuple[Span, Mapping[str, Any]]]) -> bytes:
     """Give an ``ExportTraceServiceRequest`` of spans with their resources.
 
-    Spans of one resource stand together, in the order given.
+    Spans of one resource stand together, and within it those of one scope, in the order given.
     """
     request = ExportTraceServiceRequest()
-    scopes: dict[str, Any] = {}
-    for span, resource in spans:
+    groups: dict[str, Any] = {}
+    scopes: dict[tuple[str, Scope | str], Any] = {}
+    for span, recorded in spans:
+        resource = {**recorded, **span.resource} if span.resource else recorded
         key = json.dumps(resource, sort_keys=True, default=str)
-        scope_spans = scopes.get(key)
+        within = (key, json.dumps(span.scope, default=str) if span.scope.name else "")
+        scope_spans = scopes.get(within)
         if scope_spans is None:
-            group = request.resource_spans.add()
-            group.resource.attributes.extend(_key_values(resource))
-            scope_spans = group.scope_spans.add()
-            scope_spans.scope.name = SCOPE_NAME
-            scope_spans.scope.version = __version__
-            scopes[key] = scope_spans
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = request.resource_spans.add()
+                group.resource.attributes.extend(_key_values(resource))
+            scope_spans = scopes[within] = group.scope_spans.add()
+            _fill_scope(scope_spans, span.scope)
         _fill(scope_spans.spans.add(), span)
     return request.SerializeToString()
 
@@ -90,6 +93,13 @@ def partial_success(body: bytes) -> tuple[int, str]:
     return max(0, partial.rejected_spans), str(partial.error_message)
 
 
+def _fill_scope(target: Any, scope: Scope) -> None:
+    target.scope.name = _text(scope.name) or SCOPE_NAME
+    target.scope.version = _text(scope.version) if scope.name else __version__
+    target.scope.attributes.extend(_key_values(scope.attributes))
+    target.schema_url = _text(scope.schema_url)
+
+
 def _fill(target: Any, span: Span) -> None:
     target.trace_id = span.trace_id
     target.span_id = span.span_id
@@ -107,6 +117,17 @@ def _fill(target: Any, span: Span) -> None:
         added.time_unix_nano = _uint64(event.unix_ns)
         added.name = _text(event.name)
         added.attributes.extend(_key_values(event.attributes))
+    for link in span.links:
+        linked = target.links.add()
+        linked.trace_id = link.trace_id
+        linked.span_id = link.span_id
+        linked.trace_state = _text(link.trace_state)
+        linked.attributes.extend(_key_values(link.attributes))
+    target.trace_state = _text(span.trace_state)
+    target.flags = _uint32(span.flags)
+    target.dropped_attributes_count = _uint32(span.dropped.attributes)
+    target.dropped_events_count = _uint32(span.dropped.events)
+    target.dropped_links_count = _uint32(span.dropped.links)
 
 
 def _key_values(attributes: Mapping[str, Any]) -> list[KeyValue]:
@@ -159,6 +180,10 @@ def _text(value: Any) -> str:
     """Give text that protobuf takes: half of a surrogate pair becomes a question mark."""
     text = value if isinstance(value, str) else str(value)
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _uint32(value: int) -> int:
+    return min(max(0, value), (1 << 32) - 1)
 
 
 def _uint64(value: int) -> int:

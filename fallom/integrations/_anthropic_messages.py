@@ -43,6 +43,7 @@ class MessagesReader:
     """Reads one call of ``/v1/messages``."""
 
     operation = "chat"
+    takes_prompt = True
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         self._body = body
@@ -92,7 +93,9 @@ class MessagesReader:
         elif kind == "error":  # only when the bytes are read: the library raises it
             told = field(field(piece, "error"), "type")
             self.failure = clean(told)[:128] if isinstance(told, str) else "error"
-        elif self._content_captured and kind in ("content_block_start", "content_block_delta"):
+        elif kind == "content_block_start":
+            self._answer.tool_calls += field(field(piece, "content_block"), "type") == "tool_use"
+        if self._content_captured and kind in ("content_block_start", "content_block_delta"):
             index = field(piece, "index")
             if isinstance(index, int) and 0 <= index < _BLOCKS_MAX:
                 block = self._blocks.setdefault(index, _Block())
@@ -115,8 +118,10 @@ class MessagesReader:
         self._answer.named(answer)
         self._count(field(answer, "usage"))
         self._answer.choice(0, field(answer, "stop_reason"))
+        blocks = items(field(answer, "content"))[:_BLOCKS_MAX]
+        self._answer.tool_calls = sum(1 for block in blocks if field(block, "type") == "tool_use")
         if self._content_captured:
-            for index, block in enumerate(items(field(answer, "content"))[:_BLOCKS_MAX]):
+            for index, block in enumerate(blocks):
                 self._blocks[index] = _Block()
                 self._blocks[index].begin(block)
 
@@ -152,6 +157,7 @@ class TokenCountReader(MessagesReader):
     """Reads one call of ``/v1/messages/count_tokens``. The convention has no name for it."""
 
     operation = "count_tokens"
+    takes_prompt = False
 
     def whole(self, answer: Any) -> None:
         """Take the count."""

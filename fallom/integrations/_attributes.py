@@ -50,3 +50,10 @@ SERVER_PORT = "server.port"
 
 REQUEST_ID = "fallom.request_id"  # what the provider's support asks for
 RETRIES = "fallom.retries"  # attempts of the client library beyond the first
+TOOL_CALLS = "fallom.tool_calls"  # how many calls of tools the answer asks for
+
+# Events within a span.
+ATTEMPT = "fallom.attempt"  # an HTTP request of the client library, where there was more than one
+ATTEMPT_NUMBER = "fallom.attempt.number"  # from 1
+FIRST_CHUNK = "fallom.first_chunk"
+LAST_CHUNK = "fallom.last_chunk"

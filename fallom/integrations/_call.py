@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from fallom._core.span import (
     AttributeValue,
+    Event,
     Span,
     SpanKind,
     SpanStatus,
@@ -25,9 +26,11 @@ from fallom._core.span import (
     new_trace_id,
 )
 from fallom.integrations import _attributes as names
-from fallom.integrations._content import Room, clean
+from fallom.integrations._content import Room, clean, masked
 
 __all__ = ["Call", "Reader", "error_type_of", "give_up"]
+
+_ATTEMPTS_MAX = 100  # kept of one call; no client library retries as often
 
 _logger = logging.getLogger("fallom")
 
@@ -36,6 +39,7 @@ class Reader(Protocol):
     """What one API's requests and answers mean. One object reads one call."""
 
     operation: str
+    takes_prompt: bool  # whether the call may be the one that a managed prompt was fetched for
     model: str
     failure: str  # an error that the answer itself tells of, else empty
 
@@ -85,16 +89,19 @@ class Call:
     """One call in flight. Thread-safe in what matters: it is recorded once."""
 
     __slots__ = (
+        "_attempts_ns",
         "_attributes",
         "_first_ns",
+        "_last_ns",
         "_name",
         "_once",
         "_parent",
         "_reader",
+        "_span_id",
         "_start_ns",
         "_start_unix_ns",
+        "_trace_id",
         "_tracing",
-        "attempts",
         "is_advancing",
     )
 
@@ -115,16 +122,19 @@ class Call:
         self._once.acquire()  # until all is known: an object that is half made records nothing
         self._tracing = tracing
         self._reader = reader
-        self._parent = tracing.parent()
+        self._trace_id, self._parent = tracing.parent_of_call() or (new_trace_id(), b"")
+        self._span_id = new_span_id()
         self._attributes: dict[str, AttributeValue] = {names.OPERATION: reader.operation}
         self._attributes.update(attributes)
         if reader.model:
             self._attributes[names.REQUEST_MODEL] = reader.model
-        self._attributes.update(reader.request())
-        self._attributes.update(tracing.call_attributes())
+        with masked(tracing.mask):
+            self._attributes.update(reader.request())
+        self._attributes.update(tracing.call_attributes(reader.takes_prompt))
         self._name = f"{reader.operation} {reader.model}".rstrip()
         self._first_ns = 0
-        self.attempts = 0  # HTTP requests of the client library, counted as they are made
+        self._last_ns = 0
+        self._attempts_ns: list[int] = []  # when the client library made which HTTP request
         self.is_advancing = False  # whether a stream is being read through its own iterator
         self._start_unix_ns = time.time_ns()
         self._start_ns = time.perf_counter_ns()
@@ -135,12 +145,34 @@ class Call:
         """Whether bytes that the caller reads past the client library's objects can be understood."""
         return not self.is_advancing and not self._once.locked()
 
+    def enter(self) -> Any:
+        """Make this call's span the active one, for what the client library does; see ``leave``."""
+        try:
+            return self._tracing.activate(self._trace_id, self._span_id, is_call=True)
+        except Exception as error:  # noqa: BLE001  # named edge guard: costs the link, not the call
+            give_up(self._tracing, "integration", error)
+            return None
+
+    def leave(self, entered: Any) -> None:
+        """Take back what ``enter`` did."""
+        if entered is not None:
+            try:
+                self._tracing.deactivate(entered)
+            except Exception as error:  # noqa: BLE001  # named edge guard
+                give_up(self._tracing, "integration", error)
+
+    def attempt(self) -> None:
+        """Take it that the client library makes an HTTP request: the first, or a retry."""
+        if len(self._attempts_ns) < _ATTEMPTS_MAX:
+            self._attempts_ns.append(time.perf_counter_ns())
+
     def piece(self, piece: Any) -> None:
         """Take one event of a stream, before the caller gets it."""
         if self._once.locked():
             return
+        self._last_ns = time.perf_counter_ns()
         if not self._first_ns:
-            self._first_ns = time.perf_counter_ns()
+            self._first_ns = self._last_ns
         self._guarded(self._reader.piece, piece)
 
     def hides(self, is_hidden: Callable[[Any], bool], piece: Any) -> bool:
@@ -214,6 +246,10 @@ class Call:
         self._record(None, is_stream=False)
 
     def _record(self, error: BaseException | None, is_stream: bool = True) -> None:
+        with masked(self._tracing.mask):
+            self._record_masked(error, is_stream)
+
+    def _record_masked(self, error: BaseException | None, is_stream: bool) -> None:
         attributes = self._attributes
         message = ""
         if error is None or self._first_ns:
@@ -221,8 +257,8 @@ class Call:
         if self._first_ns:
             seconds = (self._first_ns - self._start_ns) / 1e9
             attributes[names.TIME_TO_FIRST_CHUNK] = seconds
-        if self.attempts > 1:
-            attributes[names.RETRIES] = self.attempts - 1
+        if len(self._attempts_ns) > 1:
+            attributes[names.RETRIES] = len(self._attempts_ns) - 1
         failure = self._reader.failure if error is None else error_type_of(error)
         if error is not None and self._tracing.content_captured:
             message = Room().text(str(error))  # providers echo the prompt in it
@@ -230,13 +266,12 @@ class Call:
             attributes[names.ERROR_TYPE] = failure
         if error is not None:
             self.note(names.REQUEST_ID, getattr(error, "request_id", None))
-        trace_id, parent_span_id = self._parent or (new_trace_id(), b"")
-        end_unix_ns = self._start_unix_ns + time.perf_counter_ns() - self._start_ns
+        end_unix_ns = self._unix(time.perf_counter_ns())
         self._tracing.record(
             Span(
-                trace_id=trace_id,
-                span_id=new_span_id(),
-                parent_span_id=parent_span_id,
+                trace_id=self._trace_id,
+                span_id=self._span_id,
+                parent_span_id=self._parent,
                 name=self._name,
                 kind=SpanKind.CLIENT,
                 start_unix_ns=self._start_unix_ns,
@@ -244,5 +279,22 @@ class Call:
                 status=SpanStatus.ERROR if failure else SpanStatus.UNSET,
                 status_message=message,
                 attributes=attributes,
+                events=self._events(),
             )
         )
+
+    def _events(self) -> list[Event]:
+        """Give what a waterfall shows within the span: retries, first and last piece of a stream."""
+        events = [
+            Event(self._unix(at_ns), names.ATTEMPT, {names.ATTEMPT_NUMBER: number})
+            for number, at_ns in enumerate(self._attempts_ns, start=1)
+        ]
+        if len(events) == 1:  # the only attempt is the call
+            events = []
+        if self._first_ns:
+            events.append(Event(self._unix(self._first_ns), names.FIRST_CHUNK, {}))
+            events.append(Event(self._unix(self._last_ns), names.LAST_CHUNK, {}))
+        return events
+
+    def _unix(self, at_ns: int) -> int:
+        return self._start_unix_ns + at_ns - self._start_ns

@@ -11,14 +11,26 @@ says so: ``[cut: 1234 characters]``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
-__all__ = ["Part", "Room", "clean", "encode_messages", "encode_parts", "field", "is_given", "items"]
+__all__ = [
+    "Part",
+    "Room",
+    "clean",
+    "encode_messages",
+    "encode_parts",
+    "field",
+    "is_given",
+    "items",
+    "masked",
+]
 
 Part: TypeAlias = "dict[str, Any]"
 
@@ -34,6 +46,9 @@ _BASE64_MIN = 1024  # a text that looks like base64 from this length on is taken
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?;base64,[\w+/=%-]*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\r\n]+")
 _NOTHING: Mapping[str, Any] = {}
+# Of the call that is being read here. A context variable, because the readers' functions make rooms
+# where they meet a message, and know nothing of the call.
+_mask: ContextVar[Callable[[str], str] | None] = ContextVar("fallom_mask", default=None)
 _ABSENT = ("NotGiven", "Omit")  # the client libraries' words for "not said", by name: no import
 
 
@@ -76,12 +91,26 @@ def clean(text: str) -> str:
     return text
 
 
+@contextlib.contextmanager
+def masked(mask: Callable[[str], str] | None) -> Iterator[None]:
+    """Have the texts of all rooms that are made within go through a mask, which does not raise."""
+    if mask is None:
+        yield
+        return
+    token = _mask.set(mask)
+    try:
+        yield
+    finally:
+        _mask.reset(token)
+
+
 class Room:
     """What is left of one message's limits. A text is cut where they end."""
 
-    __slots__ = ("_characters", "_nodes")
+    __slots__ = ("_characters", "_mask", "_nodes")
 
     def __init__(self) -> None:
+        self._mask = _mask.get()
         self._characters = MESSAGE_CHARACTERS_MAX
         self._nodes = _NODES_MAX
 
@@ -93,6 +122,8 @@ class Room:
         shown = whole[:_SCANNED_MAX]
         if "base64," in shown:
             shown = _DATA_URL.sub(_data_url_marker, shown)
+        if self._mask is not None:  # before the cut: of half an address a mask sees nothing
+            shown = self._mask(shown)
         cut = len(whole) - min(len(whole), _SCANNED_MAX)
         if len(shown) > self._characters:
             cut += len(shown) - self._characters

@@ -70,6 +70,7 @@ class ContentReader:
     """Reads one call of ``generate_content``, plain or streamed."""
 
     operation = "generate_content"
+    takes_prompt = True
 
     def __init__(self, request: Request, content_captured: bool) -> None:
         self._request: Request | None = request
@@ -127,6 +128,8 @@ class ContentReader:
             index = field(candidate, "index")
             index = index if isinstance(index, int) and index else position
             index = self._answer.choice(index, _word(field(candidate, "finish_reason")))
+            parts = _all(field(field(candidate, "content"), "parts"))
+            self._answer.tool_calls += sum(1 for part in parts if field(part, "function_call"))
             if self._content_captured:
                 gathered = self._candidates.setdefault(index, _Candidate())
                 gathered.add(field(candidate, "content"))
@@ -154,6 +157,7 @@ class EmbedReader(ContentReader):
     """Reads one call of ``embed_content``. The texts are not recorded: they are whole libraries."""
 
     operation = "embeddings"
+    takes_prompt = False
 
     def __init__(self, request: Request, content_captured: bool) -> None:
         super().__init__(request, content_captured=False)

@@ -37,6 +37,7 @@ class ChatReader:
     """Reads one call of ``/chat/completions``."""
 
     operation = "chat"
+    takes_prompt = True
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         self._body = body
@@ -84,6 +85,9 @@ class ChatReader:
             answer.usage = chat_usage(usage)
         for choice in items(field(piece, "choices")):
             index = answer.choice(field(choice, "index"), field(choice, "finish_reason"))
+            calls = items(field(field(choice, "delta"), "tool_calls"))
+            # Of a call's pieces only the first has a name.
+            answer.tool_calls += sum(1 for call in calls if _is_named(call))
             if self._content_captured:
                 gathered = self._choices.get(index)
                 if gathered is None:
@@ -95,6 +99,8 @@ class ChatReader:
         self.piece({name: field(answer, name) for name in ("id", "model", "usage")})
         for choice in items(field(answer, "choices")):
             index = self._answer.choice(field(choice, "index"), field(choice, "finish_reason"))
+            calls = items(field(field(choice, "message"), "tool_calls"))
+            self._answer.tool_calls += len(calls)
             if self._content_captured:
                 gathered = self._choices[index] = _Choice()
                 gathered.add(field(choice, "message"))
@@ -170,6 +176,10 @@ class _ToolCall:
     def part(self, room: Room) -> Part:
         call = {"id": self._id, "function": {"name": self._name, "arguments": str(self._arguments)}}
         return _tool_call(room, call)
+
+
+def _is_named(call: Any) -> bool:
+    return bool(field(field(call, "function") or field(call, "custom"), "name"))
 
 
 def chat_usage(usage: Any) -> dict[str, AttributeValue]:

@@ -35,6 +35,7 @@ class _Reader:
     """What these readers share: a model, an answer with an id and usage, and no content."""
 
     operation = "generate_content"
+    takes_prompt = False
     output_type = ""
 
     def __init__(self, body: Any, content_captured: bool) -> None:
@@ -164,6 +165,7 @@ class CompletionReader(_Reader):
     """Reads one call of the legacy ``/completions``."""
 
     operation = "text_completion"
+    takes_prompt = True
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         super().__init__(body, content_captured)

@@ -30,6 +30,7 @@ from fallom.integrations._reading import (
 __all__ = ["ResponsesReader"]
 
 _OUTPUTS_MAX = 256  # items of one response; a guard against a server's nonsense
+_TOOL_CALLS = ("function_call", "custom_tool_call")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _REASONS = {"completed": "stop", "failed": "error", "cancelled": "cancelled"}
 
@@ -38,6 +39,7 @@ class ResponsesReader:
     """Reads one call of ``/responses`` or ``/responses/compact``."""
 
     operation = "chat"
+    takes_prompt = True
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         self._body = body
@@ -120,9 +122,10 @@ class ResponsesReader:
         if status == "failed" or error is not None:
             code = field(error, "code")
             self.failure = clean(code)[:128] if isinstance(code, str) and code else "failed"
+        output = items(field(answer, "output"))[:_OUTPUTS_MAX]
+        self._answer.tool_calls = sum(1 for item in output if field(item, "type") in _TOOL_CALLS)
         if self._content_captured:
             room = Room()
-            output = items(field(answer, "output"))[:_OUTPUTS_MAX]
             self._output = [part for item in output for part in _item_parts(room, item)]
 
     def answer(self, is_stream: bool) -> dict[str, AttributeValue]:

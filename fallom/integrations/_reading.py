@@ -150,6 +150,7 @@ class Answer:
         self.model = ""
         self.usage: dict[str, AttributeValue] = {}
         self.reasons: dict[int, str] = {}
+        self.tool_calls = 0
 
     def named(self, source: Any) -> None:
         """Take id and model of an answer or of a piece of it."""
@@ -183,6 +184,8 @@ class Answer:
             found[names.RESPONSE_ID] = self.id
         if self.model:
             found[names.RESPONSE_MODEL] = self.model
+        if self.tool_calls:
+            found[names.TOOL_CALLS] = self.tool_calls
         if self.reasons:
             found[names.FINISH_REASONS] = [self.reasons[i] or "error" for i in sorted(self.reasons)]
         return found

@@ -152,7 +152,7 @@ def _attempt_counter(inner: Callable[..., Any]) -> Callable[..., Any]:
     def prepare(*args: Any, **kwargs: Any) -> Any:
         call = _current.get()
         if call is not None:
-            call.attempts += 1
+            call.attempt()
         return inner(*args, **kwargs)
 
     prepare.fallom_inner = inner  # type: ignore[attr-defined]
@@ -178,7 +178,7 @@ def _post(inner: Callable[..., Any], observer: _Observer) -> Callable[..., Any]:
         call, change = observer.begin(path, kwargs)
         if call is None:
             return inner(path, **kwargs)
-        token = _current.set(call)
+        token, entered = _current.set(call), call.enter()
         try:
             try:
                 answer = inner(path, **_changed(kwargs, change))
@@ -193,6 +193,7 @@ def _post(inner: Callable[..., Any], observer: _Observer) -> Callable[..., Any]:
             call.failed(error)
             raise
         finally:
+            call.leave(entered)
             _leave(token)
         observer.observe(answer, call, kwargs, change)
         return answer
@@ -207,7 +208,7 @@ def _async_post(inner: Callable[..., Any], observer: _Observer) -> Callable[...,
         call, change = observer.begin(path, kwargs)
         if call is None:
             return await inner(path, **kwargs)
-        token = _current.set(call)
+        token, entered = _current.set(call), call.enter()
         try:
             try:
                 answer = await inner(path, **_changed(kwargs, change))
@@ -222,6 +223,7 @@ def _async_post(inner: Callable[..., Any], observer: _Observer) -> Callable[...,
             call.failed(error)
             raise
         finally:
+            call.leave(entered)
             _leave(token)
         observer.observe(answer, call, kwargs, change)
         return answer

@@ -212,11 +212,14 @@ def _sync(inner: Any, tracing: Tracing, begin: _Begin, observe: _Observe) -> Any
         call = _begun(begin, tracing, args, kwargs)
         if call is None:
             return inner(*args, **kwargs)
+        entered = call.enter()
         try:
             answer = inner(*args, **kwargs)
         except BaseException as error:
             call.failed(error)
             raise
+        finally:
+            call.leave(entered)
         return _observed(observe, answer, call)
 
     traced.fallom_inner = inner  # type: ignore[attr-defined]
@@ -229,11 +232,14 @@ def _async(inner: Any, tracing: Tracing, begin: _Begin, observe: _Observe) -> An
         call = _begun(begin, tracing, args, kwargs)
         if call is None:
             return await inner(*args, **kwargs)
+        entered = call.enter()
         try:
             answer = await inner(*args, **kwargs)
         except BaseException as error:
             call.failed(error)
             raise
+        finally:
+            call.leave(entered)
         return _observed(observe, answer, call)
 
     traced.fallom_inner = inner  # type: ignore[attr-defined]

@@ -158,6 +158,9 @@ class Recording:
         self.given_up: list[tuple[str, BaseException]] = []
         self.attributes: dict[str, AttributeValue] = {"fallom.session_id": "s-1"}
         self.active: tuple[bytes, bytes] | None = None
+        self.activated: list[tuple[bytes, bytes]] = []
+        self.prompts_taken = 0
+        self.mask: Callable[[str], str] | None = None
         self.broken: dict[str, BaseException] = {}
 
     def _may_break(self, name: str) -> None:
@@ -169,13 +172,27 @@ class Recording:
         self._may_break("content_captured")
         return self.content
 
-    def call_attributes(self) -> dict[str, AttributeValue]:
+    def call_attributes(self, takes_prompt: bool = True) -> dict[str, AttributeValue]:
         self._may_break("call_attributes")
+        if takes_prompt:
+            self.prompts_taken += 1
         return dict(self.attributes)
 
     def parent(self) -> tuple[bytes, bytes] | None:
         self._may_break("parent")
         return self.active
+
+    def parent_of_call(self) -> tuple[bytes, bytes] | None:
+        return self.parent()
+
+    def activate(self, trace_id: bytes, span_id: bytes, is_call: bool = False) -> Any:
+        self._may_break("activate")
+        self.activated.append((trace_id, span_id))
+        return len(self.activated)
+
+    def deactivate(self, active: Any) -> None:
+        self._may_break("deactivate")
+        self.activated.pop()
 
     def record(self, span: Span) -> None:
         self._may_break("record")

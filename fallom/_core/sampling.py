@@ -1,0 +1,24 @@
+"""Sampling that keeps whole sessions: a pure function of the session's id, the same in every process."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+__all__ = ["is_sampled"]
+
+# Salted: the bucket of an assignment hashes the same id, and a sample must not be all of one variant.
+_PERSON = b"fallom.sampling"
+
+
+def is_sampled(session_id: str, rate: float) -> bool:
+    """Tell whether the spans of a session are kept.
+
+    Args:
+        session_id: The session's id.
+        rate: The share of sessions to keep, 0 to 1. Who is kept at a rate is kept at any higher one.
+    """
+    if rate >= 1.0:
+        return True
+    raw = session_id.encode("utf-8", "surrogatepass")
+    drawn = int.from_bytes(blake2b(raw, digest_size=8, person=_PERSON).digest(), "big")
+    return drawn < rate * (1 << 64)

@@ -1,0 +1,131 @@
+"""What integrations see of fallom (``Tracing``): whose call it is, and where its span goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fallom._active_span import Active, activate, active_span, deactivate, parent_of_call
+from fallom._context import CURRENT_SESSION, take_prompt_tag
+from fallom._core.span import AttributeValue, SessionContext, Span
+from fallom._runtime import current
+from fallom._session_attributes import assigned_attributes, session_attributes
+
+__all__ = ["ContextTracing", "SessionTracing", "context_attributes", "known_assignment"]
+
+_PROMPT_NAMES = ("fallom.prompt_", "gen_ai.prompt.")
+
+
+class ContextTracing:
+    """Traces for the session of the context, if there is one. Holds no state."""
+
+    __slots__ = ()
+
+    @property
+    def content_captured(self) -> bool:
+        """Whether content is recorded; not of a session whose spans are left out by sampling."""
+        runtime = current()
+        if not runtime.settings.capture_content:
+            return False
+        session_id = self._session_id()
+        return session_id is None or runtime.is_sampled(session_id)
+
+    @property
+    def mask(self) -> Callable[[str], str] | None:
+        """What content goes through before it is recorded."""
+        return current().mask
+
+    def call_attributes(self, takes_prompt: bool = True) -> dict[str, AttributeValue]:
+        """Give the attributes of session and assignment, and the prompt tag, which is then taken."""
+        attributes = self._attributes()
+        if takes_prompt:
+            attributes.update(_prompt_attributes())
+        return attributes
+
+    def parent(self) -> tuple[bytes, bytes] | None:
+        """Give the span that is active here."""
+        return active_span()
+
+    def parent_of_call(self) -> tuple[bytes, bytes] | None:
+        """Give the parent of a call that begins here; one that an instrumentation records too is one."""
+        return parent_of_call()[0]
+
+    def activate(self, trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
+        """Make a span the active one of this context."""
+        return activate(trace_id, span_id, is_call)
+
+    def deactivate(self, active: Any) -> None:
+        """Make the span that was before the active one again."""
+        deactivate(active)
+
+    def record(self, span: Span) -> None:
+        """Put a finished span into the spool."""
+        current().record_span(span)
+
+    def gave_up(self, reason: str, error: BaseException) -> None:
+        """Count and log that tracing gave something up."""
+        current().gave_up(reason, error)
+
+    def _session_id(self) -> str | None:
+        session = CURRENT_SESSION.get()
+        return None if session is None else session.session_id
+
+    def _attributes(self) -> dict[str, AttributeValue]:
+        return context_attributes()
+
+
+class SessionTracing(ContextTracing):
+    """Traces for one session, whatever the context's is."""
+
+    __slots__ = ("_give_attributes", "_session")
+
+    def __init__(
+        self, session: SessionContext, attributes: Callable[[], dict[str, AttributeValue]]
+    ) -> None:
+        """Take the session, and what gives its attributes at the start of a call."""
+        self._session = session
+        self._give_attributes = attributes
+
+    def _session_id(self) -> str | None:
+        return self._session.session_id
+
+    def _attributes(self) -> dict[str, AttributeValue]:
+        return self._give_attributes()
+
+
+def context_attributes() -> dict[str, AttributeValue]:
+    """Give the attributes of the context's session and of its model's assignment; none without one."""
+    session = CURRENT_SESSION.get()
+    if session is None:
+        return {}
+    attributes = session_attributes(session)
+    attributes.update(known_assignment(session.config_key, session.session_id))
+    return attributes
+
+
+def known_assignment(config_key: str, session_id: str) -> dict[str, AttributeValue]:
+    """Give the attributes of the assignment that this process last made; none if it made none."""
+    assigned = current().assignment_of(config_key, session_id)
+    if assigned is None:
+        return {}
+    version, assignment = assigned
+    return assigned_attributes(version, assignment.index, assignment.reason)
+
+
+def _prompt_attributes() -> Mapping[str, AttributeValue]:
+    """Give the prompt tag's attributes; where an instrumentation's span of the same call took it, its."""
+    tag = take_prompt_tag()
+    if tag is None:
+        taken = parent_of_call()[1] or {}
+        return {name: taken[name] for name in taken if name.startswith(_PROMPT_NAMES)}
+    attributes: dict[str, AttributeValue] = {
+        "fallom.prompt_key": tag.key,
+        "fallom.prompt_version": tag.version,
+        "gen_ai.prompt.name": tag.key,
+        "gen_ai.prompt.version": str(tag.version),
+    }
+    if tag.ab_test_key is not None:
+        attributes["fallom.prompt_ab_test"] = tag.ab_test_key
+    if tag.variant_index is not None:
+        attributes["fallom.prompt_variant"] = tag.variant_index
+    return attributes
