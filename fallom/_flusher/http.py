@@ -115,6 +115,8 @@ class Http:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             try:
                 body = _read(answer.raw, request.body_bytes_max, give_up_at)
+                if abort.fired:  # then that is where we ended it, not where the server did
+                    raise NetworkError("timeout", "the answer did not end within its deadline")
                 if headers.get("content-encoding", "").lower() == "gzip":
                     body = _gunzip(body, request.body_bytes_max)
             except NetworkError as error:
@@ -137,17 +139,21 @@ def _new_session(local: threading.local) -> Any:
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-    # Sockets are handed over before the answer's first byte is read: headers can drip as slowly as a
-    # body, and requests gives its caller nothing to close until they are complete.
+    # Sockets are handed over before the request's first byte is sent: a server can read, and send its
+    # headers, as slowly as a body, and requests gives its caller nothing to close until then.
     class Plain(HTTPConnection):
-        def getresponse(self) -> Any:
+        def send(self, data: Any) -> None:
+            if self.sock is None:
+                self.connect()
             local.abort.watch(self.sock)
-            return super().getresponse()
+            super().send(data)
 
     class Secure(HTTPSConnection):
-        def getresponse(self) -> Any:
+        def send(self, data: Any) -> None:
+            if self.sock is None:
+                self.connect()
             local.abort.watch(self.sock)
-            return super().getresponse()
+            super().send(data)
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -160,7 +166,11 @@ def _new_session(local: threading.local) -> Any:
             super().init_poolmanager(*args, **kwargs)
             self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
-    session = requests.Session()
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: Any) -> None:
+            """Give none: to prepare a redirect it would read the whole body, without any bound."""
+
+    session = Session()
     for prefix in ("http://", "https://"):
         session.mount(prefix, Adapter(pool_maxsize=1, max_retries=0))
     # Off: netrc, and whatever else the environment says. The CA file, and the proxies (see _proxies),
@@ -228,6 +238,8 @@ def _gunzip(body: bytes, bytes_max: int) -> bytes:
         plain = decoder.decompress(body, bytes_max + 1)
     except zlib.error as error:
         raise NetworkError("garbled", f"the answer is not valid gzip: {error}") from None
+    if not decoder.eof and len(plain) <= bytes_max:
+        raise NetworkError("garbled", "the answer is not valid gzip: it ends too early")
     if len(plain) > bytes_max:
         raise NetworkError("too_large", f"the answer is longer than {bytes_max} bytes")
     return plain
