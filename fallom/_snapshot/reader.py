@@ -243,9 +243,7 @@ class SnapshotReader:
             with self._open(is_first=self._last_error is None) as rows:
                 self._last_error = None
                 found = self._decoded(rows, entry_hash)
-                if (
-                    found is None
-                ):  # this process is many generations behind: look once at the newest
+                if found is None:  # many generations behind: look once at the newest
                     held = self._newer(rows, held, seen)
                     entry_hash = held.manifest.find(*name)
                     found = self._decoded(rows, entry_hash) if entry_hash is not None else None

@@ -164,10 +164,19 @@ def test_forks_while_threads_read_hang_nobody(directory: Path) -> None:
     looks = [0, 0, 0]
     misses: list[str] = []
 
+    def patient() -> SnapshotReader:
+        """Give a reader that waits as long as it takes: this test is of hangs, not of waits."""
+        return SnapshotReader(
+            lambda: directory,
+            lambda: page.generation,
+            guard.held,
+            busy_timeout_s=30,
+            busy_timeout_first_s=30,
+        )
+
     def read(which: int) -> None:
         while not stop.is_set():
-            # A reader that holds nothing reads the database at every look.
-            reader = SnapshotReader(lambda: directory, lambda: page.generation, guard.held)
+            reader = patient()  # it holds nothing, so that it reads the database at every look
             if reader.config("a") is None or reader.prompt("p") is None:
                 misses.append(str(reader.info().last_error))
             looks[which] += 1
@@ -176,12 +185,12 @@ def test_forks_while_threads_read_hang_nobody(directory: Path) -> None:
     for thread in threads:
         thread.start()
     try:
-        shared = SnapshotReader(lambda: directory, lambda: page.generation, guard.held)
+        shared = patient()
         for number in range(50):
             page.publish(publisher, configs(config("a", number + 2)))
             pid = os.fork()
             if pid == 0:  # it has its own reader and the one it inherited
-                fresh = SnapshotReader(lambda: directory, lambda: page.generation, guard.held)
+                fresh = patient()
                 found = [fresh.config("a"), shared.config("a"), fresh.prompt("p")]
                 os._exit(0 if all(found) else 1)
             assert _exit_code(pid) == 0, f"child {number}"

@@ -270,3 +270,18 @@ def test_the_accepted_schema_is_pinned_by_its_hash(cache_directory: Path) -> Non
 def test_only_its_owner_can_read_what_is_written(cache_directory: Path) -> None:
     mode = stat.S_IMODE(os.stat(cache_directory / "cache.db").st_mode)
     assert mode == 0o600
+
+
+def test_all_reads_of_one_opening_see_one_state(cache_directory: Path) -> None:
+    writer = sqlite3.connect(cache_directory / "cache.db", timeout=0, isolation_level=None)
+    with reading(cache_directory / "cache.db", 1.0) as rows:
+        assert rows.entry("1") == b"value"
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE Cache SET value = x'00'")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            writer.execute("COMMIT")
+        assert rows.entry("1") == b"value"
+    writer.execute("COMMIT")
+    writer.close()
+    with reading(cache_directory / "cache.db", 1.0) as rows:
+        assert rows.entry("1") == b"\0"
