@@ -17,6 +17,7 @@ The head is 256 bytes; frames follow it.
 | 8 | 4 | format | 1; a segment of another format is left alone and counted |
 | 12 | 4 | destination | ``Destination``, only shown: the name decides |
 | 16 | 16 | id | random; the name has it too, and the name decides |
+| 32 | 4 | checksum | CRC-32 of bytes 0 to 31, in any format: a flipped bit makes no later format |
 | 64 | 8 x 24 | slots | one a target: hash (8), accepted offset (8), CRC-32 of both (4), 0 (4) |
 
 A slot that is damaged reads as "nothing accepted": those frames are sent again. The checksum of a
@@ -57,7 +58,8 @@ FORMAT = 1
 MAX_TARGETS = 8
 
 _MAGIC = b"fallomSG"
-_HEAD = struct.Struct("<8sII16s")
+_HEAD = struct.Struct("<8sII16sI")
+_HEAD_SUMMED = 32  # bytes before the checksum
 _SLOTS_AT = 64
 _SLOT = struct.Struct("<8sQI4x")
 _SLOT_BODY = struct.Struct("<8sQ")
@@ -156,8 +158,11 @@ def try_take_over(spool: File, name: SegmentName, bytes_max: int) -> File | None
         return None
     try:
         if file.lock() and _is_named(spool, name, file) and file.size() < bytes_max:
-            head = os.pread(file.fd, _HEAD.size, 0)
-            if head == _head(name)[: _HEAD.size]:
+            head = os.pread(file.fd, HEAD_BYTES, 0)
+            is_whole = len(head) == HEAD_BYTES and head[: _HEAD.size] == _head(name)[: _HEAD.size]
+            # Cut short (by a power loss, say) below what was accepted, it would grow again, and what
+            # is written now would count as accepted.
+            if is_whole and _accepted_max(head, name) <= file.size():
                 return file
     except OSError:
         pass  # whatever is wrong with it, another segment will do
@@ -226,18 +231,29 @@ def is_known_format(file: File) -> bool:
     """Tell whether the head names a format that we read; a damaged head counts as known.
 
     A segment of a later format must be left alone, while one whose head has flipped bits still has
-    frames to save: only a whole magic with another number is believed to be another format.
+    frames to save: only a head with a right checksum is believed to be another format's.
     """
     head = os.pread(file.fd, _HEAD.size, 0)
     if len(head) < _HEAD.size:
         return True
-    magic, found, _, _ = _HEAD.unpack(head)
-    return not (magic == _MAGIC and FORMAT < found < FORMAT + 256)
+    magic, found, _, _, checksum = _HEAD.unpack(head)
+    is_sound = magic == _MAGIC and checksum == zlib.crc32(head[:_HEAD_SUMMED])
+    return not (is_sound and found > FORMAT)
 
 
 def _head(name: SegmentName) -> bytes:
-    head = _HEAD.pack(_MAGIC, FORMAT, name.destination, name.id)
-    return head.ljust(HEAD_BYTES, b"\0")
+    summed = _HEAD.pack(_MAGIC, FORMAT, name.destination, name.id, 0)[:_HEAD_SUMMED]
+    return (summed + struct.pack("<I", zlib.crc32(summed))).ljust(HEAD_BYTES, b"\0")
+
+
+def _accepted_max(head: bytes, name: SegmentName) -> int:
+    """Give how far the target that is furthest has accepted; damaged slots count as nothing."""
+    furthest = 0
+    for at in _slot_offsets():
+        target, offset, checksum = _SLOT.unpack_from(head, at)
+        if checksum == _slot_checksum(name, target, offset):
+            furthest = max(furthest, offset)
+    return furthest
 
 
 def _is_named(spool: File, name: SegmentName, file: File) -> bool:

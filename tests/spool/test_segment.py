@@ -9,6 +9,7 @@ import re
 import struct
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -158,13 +159,22 @@ def test_the_table_of_the_document_is_what_is_written(spool: File) -> None:
 def test_a_later_format_is_told_from_a_damaged_head(spool: File) -> None:
     _, file = made(spool)
     assert is_known_format(file)
-    os.pwrite(file.fd, struct.pack("<I", FORMAT + 1), 8)
+    head = bytearray(os.pread(file.fd, 32, 0))
+    struct.pack_into("<I", head, 8, FORMAT + 1)
+    os.pwrite(file.fd, bytes(head) + struct.pack("<I", zlib.crc32(head)), 0)
     assert not is_known_format(file)
-    os.pwrite(file.fd, struct.pack("<I", 0xDEADBEEF), 8)
-    assert is_known_format(file), "that is no version, that is damage"
-    os.pwrite(file.fd, struct.pack("<I", FORMAT + 1), 8)
     os.pwrite(file.fd, b"X", 0)
     assert is_known_format(file)
+
+
+def test_no_flipped_bit_makes_a_later_format(spool: File) -> None:
+    _, file = made(spool)
+    head = os.pread(file.fd, 36, 0)
+    for bit in range(len(head) * 8):
+        flipped = bytearray(head)
+        flipped[bit // 8] ^= 1 << bit % 8
+        os.pwrite(file.fd, flipped, 0)
+        assert is_known_format(file), f"bit {bit}"
 
 
 # Offsets.
@@ -360,7 +370,22 @@ def test_a_full_segment_is_not_taken_over(spool: File) -> None:
     assert try_take_over(spool, name, HEAD_BYTES + 1001) is not None
 
 
-@pytest.mark.parametrize("at", [0, 8, 12, 16])
+def test_a_segment_that_was_cut_short_is_not_taken_over(spool: File) -> None:
+    name, file = made(spool)
+    os.write(file.fd, bytes(1000))
+    os.ftruncate(file.fd, HEAD_BYTES - 1)
+    file.close()
+    assert try_take_over(spool, name, MIB) is None, "frames would begin within the head"
+    name, file = made(spool)
+    os.write(file.fd, bytes(1000))
+    offsets = open_file(spool, name.file_name(), os.O_RDWR)
+    write_accepted(offsets, name, TARGET, HEAD_BYTES + 1000)
+    os.ftruncate(file.fd, HEAD_BYTES + 999)
+    file.close()
+    assert try_take_over(spool, name, MIB) is None, "what comes next would count as accepted"
+
+
+@pytest.mark.parametrize("at", [0, 8, 12, 16, 32])
 def test_a_segment_with_a_damaged_head_is_not_taken_over(spool: File, at: int) -> None:
     name, file = made(spool)
     os.pwrite(file.fd, b"\xff", at)
