@@ -7,6 +7,7 @@ the flusher included, are told here, because the application's log is where peop
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 
@@ -22,17 +23,19 @@ _logger = logging.getLogger("fallom")
 
 
 class Drops:
-    """The drops of one process. Counting is safe in threads as far as it has to be: see ``count``."""
+    """The drops of one process; for any thread, and for a signal handler that interrupts it."""
 
     def __init__(self) -> None:
         """Start with nothing."""
+        self._lock = threading.RLock()
         self._counted: Counter[Drop] = Counter()
         self._told: dict[str, int] = {}
         self._warned_s: dict[str, float] = {}
 
     def count(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next ``pass_on``."""
-        self._counted[drop] += count
+        with self._lock:
+            self._counted[drop] += count
 
     def pending(self) -> dict[Drop, int]:
         """Give what is not in the page yet."""
@@ -40,14 +43,17 @@ class Drops:
 
     def forget(self) -> None:
         """Leave what was counted before a fork to the parent."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
         self._counted = Counter()
 
     def pass_on(self, page: ControlPage, root: File) -> None:
         """Add what was counted here to the page, and log what was dropped anywhere."""
         if self._counted:
-            counted, self._counted = self._counted, Counter()
+            with self._lock:
+                counted, self._counted = self._counted, Counter()
             if not page.add_drops(root, counted):
-                self._counted.update(counted)
+                with self._lock:
+                    self._counted.update(counted)
         dropped = page.drops()
         dropped.pop(Drop.SAMPLED.name.lower(), None)  # as asked for: no news
         if not self._told:

@@ -40,10 +40,13 @@ def init(
     sync_interval: float | None = None,
     linger: float | None = None,
     spool_bytes_max: int | None = None,
+    spool_segments_max: int | None = None,
+    spool_age_max: float | None = None,
+    spool_policy: Literal["drop_oldest", "drop_newest"] | None = None,
     segment_bytes_max: int | None = None,
     dead_bytes_max: int | None = None,
     dead_age_max: float | None = None,
-    fsync: Literal["none", "always"] | None = None,
+    fsync: Literal["none", "interval", "always"] | None = None,
     metrics_protocol: Literal["otlp", "json"] | None = None,
     sample_rate: float | None = None,
     auto_instrument: bool | None = None,
@@ -74,12 +77,16 @@ def init(
             this host (1; 0 to 60).
         sync_interval: Seconds between two fetches of configs and prompts (30).
         linger: Seconds that the flusher stays when no process needs it (10).
-        spool_bytes_max: Bytes that unsent records may take on disk (512 MiB); then the oldest go.
+        spool_bytes_max: Bytes that unsent records may take on disk (512 MiB). From 90 % of it on bodies
+            of messages are left out; at the limit ``spool_policy`` holds.
+        spool_segments_max: How many files that may be (10,000).
+        spool_age_max: Seconds after which unsent records of ended processes are given up (7 days).
+        spool_policy: What goes at a limit: "drop_oldest", or "drop_newest" to keep what is there.
         segment_bytes_max: Bytes at which a spool file is closed and a new one begun (8 MiB).
         dead_bytes_max: Bytes that refused records may take on disk (64 MiB).
         dead_age_max: Seconds for which refused records are kept (14 days).
-        fsync: "none": a span survives the process. "always": it survives a power loss, and each
-            record waits for the disk.
+        fsync: "none": a span survives the process. "interval": while the flusher lives, all but the
+            last second survives a power loss. "always": all does, and each record waits for the disk.
         metrics_protocol: "otlp": custom metrics are sent as spans. "json": as the published SDKs do,
             to ``/spans``.
         sample_rate: The share of sessions whose spans are recorded (1; 0 to 1): all of a session's or

@@ -19,7 +19,7 @@ from typing import Any
 
 from fallom._core.assignment import Assignment
 from fallom._core.errors import FallomError
-from fallom._core.limits import clean_mapping, cut_span
+from fallom._core.limits import shed_content
 from fallom._core.masking import guarded_mask
 from fallom._core.recent import Recent, RecentValues
 from fallom._core.sampling import is_sampled
@@ -31,9 +31,11 @@ from fallom._host.control import Drop, pack_version
 from fallom._host.files import File
 from fallom._host.forks import ForkGuard
 from fallom._host.place import Place
+from fallom._packing import packed
 from fallom._snapshot.reader import SnapshotReader
-from fallom._spool.frame import RECORD_BYTES_MAX, Kind, RecordError, pack
-from fallom._spool.quota import Pressure, spool_bytes
+from fallom._spool.frame import Kind, RecordError
+from fallom._spool.quota import segment_bytes_max
+from fallom._spool.room import Room
 from fallom._spool.segment import Destination
 from fallom._spool.writer import SpoolWriter
 from fallom._version import __version__
@@ -64,10 +66,10 @@ class Runtime:
         self._writer = SpoolWriter(
             self._spool,
             lambda: worker_resource(settings, os.environ),
-            settings.segment_bytes_max,
+            segment_bytes_max(settings.segment_bytes_max, settings.spool_bytes_max),
             settings.fsync,
-            may_open=self._has_room,
         )
+        self._room = Room(settings.spool_bytes_max, settings.spool_segments_max)
         self._drops = Drops()
         self._reset_for_process()
         self._exposed = Recent(EXPOSURES_REMEMBERED)
@@ -88,6 +90,7 @@ class Runtime:
         """Become the runtime of a forked child. Runs as a hook as well: no I/O that can block."""
         if os.getpid() != self._pid:
             self._reset_for_process()
+            self._room.forget()
             self._writer.forget()
 
     # Recording.
@@ -107,29 +110,22 @@ class Runtime:
             if not self.is_sampled(str(session_id)):
                 self.count_drop(Drop.SAMPLED)
                 return
-        try:
-            payload = pack(span)
-        except RecordError:
-            span = span._replace(attributes=clean_mapping(span.attributes))
-            payload = self._pack_or_count(span)
-        if len(payload) > RECORD_BYTES_MAX:
-            shorter = cut_span(span, lambda s: len(self._pack_or_count(s)), RECORD_BYTES_MAX)
-            payload = self._pack_or_count(shorter) if shorter is not None else payload
-        self.record(Destination.TRACES, Kind.SPAN, payload)
+        place = self._place
+        if place is not None and self._room.is_near(place.page, time.monotonic_ns()):
+            span = shed_content(span)
+        self.record_values(Destination.TRACES, Kind.SPAN, span)
 
     def record_values(self, destination: Destination, kind: Kind, record: Any) -> None:
-        """Put a small record into the spool, cleaning its values only if it has to. Never raises."""
+        """Put a record into the spool, cleaned and cut as far as it has to be. Never raises."""
         try:
-            payload = pack(record)
+            payload = packed(record)
         except RecordError:
-            fields = (clean_mapping(f) if isinstance(f, dict) else f for f in record)
-            payload = self._pack_or_count(tuple(fields))
-        self.record(destination, kind, payload)
+            self.count_drop(Drop.NOT_ENCODABLE)
+        else:
+            self.record(destination, kind, payload)
 
     def record(self, destination: Destination, kind: Kind, payload: bytes) -> None:
-        """Put a packed record into the spool. Never raises; an empty one was counted before."""
-        if not payload:
-            return
+        """Put a packed record into the spool. Never raises."""
         now_ns = time.monotonic_ns()
         if os.getpid() != self._pid:
             self.after_fork()
@@ -137,10 +133,11 @@ class Runtime:
         if place is None:
             self.count_drop(Drop.NO_DIRECTORY)
             return
-        if place.page.pressure() == Pressure.REFUSE and place.page.is_alive(now_ns):
-            drop: Drop | None = Drop.QUOTA
-        else:
+        drop: Drop | None = Drop.QUOTA
+        if self._room.take(place.page, place.directory.spool, len(payload), now_ns):
             drop = self._writer.write_packed(destination, kind, payload, now_ns)
+        elif self.settings.spool_policy == "drop_oldest":
+            self._writer.let_go(destination)  # the flusher deletes nothing that has a writer
         if drop is not None:
             self.count_drop(drop)
         # First the frame, then the look at the beat: a flusher that leaves does it the other way
@@ -253,7 +250,11 @@ class Runtime:
             StateDirectoryError: No state directory can be used.
         """
         if self._place is None:
-            self._place = Place.find(self.settings.state_dir, self.settings.namespace, os.environ)
+            settings = self.settings
+            place = Place.find(settings.state_dir, settings.namespace, os.environ)
+            bytes_max = place.directory.spool_bytes_max(settings.spool_bytes_max)
+            self._room = Room(bytes_max, settings.spool_segments_max)
+            self._place = place
         return self._place
 
     def look(self) -> None:
@@ -340,14 +341,6 @@ class Runtime:
                 f"{failures} flushers in a row did not start", last or "its log is empty"
             )
 
-    def _pack_or_count(self, record: Any) -> bytes:
-        """Pack a cleaned record; what cannot be packed even so is counted, and nothing is given."""
-        try:
-            return pack(record)
-        except RecordError:
-            self.count_drop(Drop.NOT_ENCODABLE)
-            return b""
-
     def _spool(self) -> File | None:
         """Give the spool directory; asked when a segment is opened, so often enough for this check."""
         place = self._place
@@ -356,13 +349,6 @@ class Runtime:
             self._place, self._place_tried_ns = None, 0
             place = self._find_place()
         return place.directory.spool if place is not None else None
-
-    def _has_room(self) -> bool:
-        """Count the spool, where no flusher lives that does; asked when a segment is opened."""
-        place = self._place
-        if place is None or place.page.is_alive(time.monotonic_ns()):
-            return True
-        return spool_bytes(place.directory.spool) < self.settings.spool_bytes_max
 
     def _database(self) -> Path | None:
         return Path(self._place.directory.snapshot_path) if self._place is not None else None

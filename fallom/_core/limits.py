@@ -1,57 +1,73 @@
 """What a record may hold: values made fit for the spool and for OTLP, and records cut to size.
 
-Nothing that an application records is ever refused for what it is: it is replaced or cut, and the cut is
-marked. Only what has no place even then is given up by the caller of this module, and counted.
+Nothing that an application records is ever refused for what it is: it is replaced or cut, and says so in
+its place. The methods of recorded objects are the application's code, and may raise or lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from itertools import islice
+from typing import Any, TypeVar
 
-from fallom._core.span import Span
+from fallom._core.span import Event, Span
 
-__all__ = ["clean_mapping", "clean_value", "cut_span"]
+__all__ = [
+    "SHED_MARK",
+    "clean_mapping",
+    "clean_record",
+    "clean_value",
+    "cut_record",
+    "cut_text",
+    "shed_content",
+]
 
 DEPTH_MAX = 8
 ITEMS_MAX = 1000
+EVENTS_MAX = 100
+NAME_MAX = 256  # characters of an attribute's name
 TEXT_MAX = 256 << 10  # characters of one text
-CUT_MARK = "fallom.cut"  # attribute: names of the attributes that were cut to make the span fit
+CUT_MARK = "fallom.cut"  # attribute: names of the attributes that were cut to make the record fit
+CUT_NAMES_MAX = 50
+SHED_MARK = "fallom.shed"  # attribute: bodies were left out because the spool is near its limit
+
+# Bodies of messages by OpenTelemetry's names, and by the older ones of other instrumentations.
+CONTENT = frozenset(
+    "gen_ai.input.messages gen_ai.output.messages gen_ai.system_instructions gen_ai.tool.definitions "
+    "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.prompt gen_ai.completion "
+    "gen_ai.event.content gen_ai.choice input.value output.value".split()
+)
 
 _INT64_MAX = (1 << 63) - 1
+_Record = TypeVar("_Record", bound=Any)
 
 
-def clean_mapping(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Give a mapping with text keys and values that msgpack, JSON and OTLP can say."""
-    return {
-        str(name): clean_value(value)
-        for name, value in list(values.items())[:ITEMS_MAX]
-        if value is not None
-    }
+def clean_record(record: _Record) -> _Record:
+    """Give a record, a named tuple, with values that msgpack, JSON and OTLP can say."""
+    fields = {name: _clean_field(name, value) for name, value in record._asdict().items()}
+    cleaned: _Record = record._replace(**fields)
+    return cleaned
+
+
+def clean_mapping(values: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+    """Give a mapping with text keys and values that msgpack, JSON and OTLP can say; None is left out."""
+    found: dict[str, Any] = {}
+    for name, value in _first(values.items()):
+        if value is not None or depth:
+            found[cut_text(_text_of(name), NAME_MAX)] = clean_value(value, depth + 1)
+    if len(values) > ITEMS_MAX:
+        found["..."] = f"<{len(values) - ITEMS_MAX} more>"
+    return found
 
 
 def clean_value(value: Any, depth: int = 0) -> Any:
-    """Give a value that msgpack, JSON and OTLP can say; cycles end at a depth of 8."""
-    if value is None or isinstance(value, (bool, float)):
-        return value
-    if isinstance(value, str):
-        return cut_text(str(value), TEXT_MAX)
-    if isinstance(value, int):
-        return int(value) if abs(value) <= _INT64_MAX else str(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"<{len(value)} bytes>"
-    if depth >= DEPTH_MAX:
+    """Give a value that msgpack, JSON and OTLP can say; cycles end at a depth of 8. Never raises."""
+    try:
+        return _cleaned(value, depth)
+    except Exception:  # noqa: BLE001 - the methods of the value are the application's code
         return f"<{type(value).__name__}>"
-    return _clean_object(value, depth)
-
-
-def _clean_object(value: Any, depth: int) -> Any:
-    if isinstance(value, Mapping):
-        items = list(value.items())[:ITEMS_MAX]
-        return {_text_of(name): clean_value(item, depth + 1) for name, item in items}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [clean_value(item, depth + 1) for item in list(value)[:ITEMS_MAX]]
-    return cut_text(_text_of(value), TEXT_MAX)
 
 
 def cut_text(text: str, characters_max: int) -> str:
@@ -61,38 +77,169 @@ def cut_text(text: str, characters_max: int) -> str:
     return f"{text[:characters_max]}[cut: {len(text) - characters_max} characters]"
 
 
-def cut_span(span: Span, size_of: Callable[[Span], int], bytes_max: int) -> Span | None:
-    """Cut the largest texts of a span until it fits.
+def cut_record(record: _Record, size_of: Callable[[_Record], int], bytes_max: int) -> Any:
+    """Cut the largest texts of a record until it fits.
 
     Args:
-        span: With values that can be packed.
+        record: A named tuple with values that can be packed.
         size_of: Gives the packed size.
         bytes_max: What it has to fit into.
 
     Returns:
-        The span with shorter texts and an attribute that names them; None if it never fits.
+        The record with shorter texts, and where it has attributes one that names them; None if it
+        never fits.
     """
-    attributes = dict(span.attributes)
-    cut: list[str] = []
     limit = bytes_max // 4
     while limit >= 64:
-        for name, value in attributes.items():
-            if isinstance(value, str) and len(value) > limit:
-                attributes[name] = cut_text(value, limit)
-                cut.append(name)
-        marked = {**attributes, CUT_MARK: sorted(set(cut))} if cut else attributes
-        shorter = span._replace(
-            attributes=marked, status_message=cut_text(span.status_message, limit), events=()
-        )
+        cut: set[str] = set()
+        fields = {name: _cut_field(name, v, limit, cut) for name, v in record._asdict().items()}
+        if cut and "attributes" in fields:
+            fields["attributes"][CUT_MARK] = sorted(cut)[:CUT_NAMES_MAX]
+        shorter = record._replace(**fields)
         if size_of(shorter) <= bytes_max:
             return shorter
         limit //= 4
     return None
 
 
+def shed_content(span: Span) -> Span:
+    """Give the span without bodies of messages, and with a mark if it had any."""
+    events = [
+        event._replace(attributes=_without_content(event.attributes)) for event in span.events
+    ]
+    had_some = not CONTENT.isdisjoint(span.attributes) or any(
+        not CONTENT.isdisjoint(event.attributes) for event in span.events
+    )
+    if not had_some:
+        return span
+    attributes = {**_without_content(span.attributes), SHED_MARK: True}
+    return span._replace(attributes=attributes, events=events)
+
+
+def _clean_field(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value  # an id
+    if isinstance(value, Mapping):
+        return clean_mapping(value)
+    if name == "events":
+        return [
+            event._replace(name=_text_of(event.name), attributes=clean_mapping(event.attributes))
+            for event in islice(value, ITEMS_MAX)
+        ]
+    return clean_value(value)
+
+
+def _without_content(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in CONTENT}
+
+
+def _cleaned(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return _cleaned_scalar(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return _cleaned_items(value, depth) if depth < DEPTH_MAX else f"<{type(value).__name__}>"
+    number = _number_of(value)
+    return cut_text(_text_of(value), TEXT_MAX) if number is None else number
+
+
+def _cleaned_scalar(value: Any) -> Any:
+    """Give a plain scalar for one of any subclass, whose methods may be the application's."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return cut_text(str.__str__(value), TEXT_MAX)
+    if isinstance(value, float):
+        return float.__float__(value)
+    number = int.__index__(value)
+    return number if abs(number) <= _INT64_MAX else _huge(number)
+
+
+def _cleaned_items(value: Any, depth: int) -> Any:
+    if isinstance(value, Mapping):
+        return clean_mapping(value, depth)
+    items = [clean_value(item, depth + 1) for item in _first(value)]
+    if len(value) > ITEMS_MAX:
+        items.append(f"<{len(value) - ITEMS_MAX} more>")
+    return items
+
+
+def _number_of(value: Any) -> int | float | None:
+    """Give the number that a scalar of numpy or the like is; None for all else."""
+    kind = type(value)
+    try:
+        if hasattr(kind, "__index__"):
+            number = int(value.__index__())
+            return number if abs(number) <= _INT64_MAX else None
+        if hasattr(kind, "__float__") and not isinstance(value, Decimal):
+            return float(value)
+    except Exception:  # noqa: BLE001 - the application's code: an array has no one number
+        return None
+    return None
+
+
+def _huge(number: int) -> str:
+    """Give a number beyond 64 bits as text; Python refuses decimal text of thousands of digits."""
+    return str(number) if number.bit_length() <= 4096 else f"<int of {number.bit_length()} bits>"
+
+
 def _text_of(value: Any) -> str:
     """Give the text of any object; one whose own text fails is named by its type."""
     try:
-        return str(value)
+        return str.__str__(value) if isinstance(value, str) else str(value)
     except Exception:  # noqa: BLE001 - __str__ is the application's code
         return f"<{type(value).__name__}>"
+
+
+def _first(items: Iterable[Any]) -> Iterator[Any]:
+    return islice(iter(items), ITEMS_MAX)
+
+
+def _cut_field(name: str, value: Any, limit: int, cut: set[str]) -> Any:
+    """Cut one field of a record, adding what was cut to ``cut``."""
+    if isinstance(value, Mapping):
+        return _cut_mapping(value, limit, cut)
+    if name == "events":
+        if len(value) > EVENTS_MAX:
+            cut.add(name)
+        return [_cut_event(event, limit, cut) for event in value[:EVENTS_MAX]]
+    return _cut_value(name, value, limit, cut) if isinstance(value, str) else value
+
+
+def _cut_value(name: str, value: Any, limit: int, cut: set[str]) -> Any:
+    """Cut one value, adding its name to ``cut`` if that changed it."""
+    shorter = value
+    if isinstance(value, str):
+        shorter = cut_text(value, limit)
+    elif isinstance(value, (Mapping, list, tuple)):
+        shorter = _cut_json(value, limit)
+    elif isinstance(value, (bytes, bytearray)) and len(value) > limit:
+        shorter = f"<{len(value)} bytes>"
+    if shorter is not value:
+        cut.add(name)
+    return shorter
+
+
+def _cut_mapping(values: Mapping[Any, Any], limit: int, cut: set[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in _first(values.items()):
+        text = cut_text(_text_of(name), min(NAME_MAX, limit))
+        found[text] = _cut_value(text, value, limit, cut)
+    if len(values) > ITEMS_MAX:
+        cut.add(f"<{len(values) - ITEMS_MAX} more>")
+    return found
+
+
+def _cut_event(event: Event, limit: int, cut: set[str]) -> Event:
+    attributes = _cut_mapping(event.attributes, limit, cut)
+    return event._replace(name=cut_text(event.name, limit), attributes=attributes)
+
+
+def _cut_json(value: Any, limit: int) -> Any:
+    """Give a nested value as it is, or as text that was cut if that would be too long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=_text_of)
+    except (TypeError, ValueError, RecursionError):
+        text = _text_of(value)
+    return value if len(text) <= limit else cut_text(text, limit)

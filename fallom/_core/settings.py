@@ -43,10 +43,13 @@ class Settings:
     sync_interval_s: float = 30.0  # FALLOM_SYNC_INTERVAL, 0.1 to 86,400
     linger_s: float = 10.0  # FALLOM_LINGER, 0 to 86,400: how long an idle flusher stays
     spool_bytes_max: int = 512 * _MIB  # FALLOM_SPOOL_BYTES_MAX, at least 1 MiB
+    spool_segments_max: int = 10_000  # FALLOM_SPOOL_SEGMENTS_MAX, 16 to 1,000,000
+    spool_age_max_s: float = 7 * 86_400.0  # FALLOM_SPOOL_AGE_MAX, 60 to a year
+    spool_policy: str = "drop_oldest"  # FALLOM_SPOOL_POLICY: "drop_oldest" or "drop_newest"
     dead_bytes_max: int = 64 * _MIB  # FALLOM_DEAD_BYTES_MAX
     dead_age_max_s: float = 14 * 86_400.0  # FALLOM_DEAD_AGE_MAX
     segment_bytes_max: int = 8 * _MIB  # FALLOM_SEGMENT_BYTES_MAX, 4 KiB to 1 GiB
-    fsync: str = "none"  # FALLOM_FSYNC: "none" or "always"
+    fsync: str = "none"  # FALLOM_FSYNC: "none", "interval" (by the flusher) or "always"
     metrics_protocol: str = "otlp"  # FALLOM_METRICS_PROTOCOL: "otlp" or "json"
     sample_rate: float = 1.0  # FALLOM_SAMPLE_RATE, 0 to 1: the share of sessions whose spans are kept
     auto_instrument: bool = True  # FALLOM_AUTO_INSTRUMENT: use OpenTelemetry's that are installed
@@ -322,6 +325,21 @@ PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
         ("FALLOM_SPOOL_BYTES_MAX",),
         _whole(_MIB, _TIB, "bytes"),
     ),
+    "spool_segments_max": (
+        "spool_segments_max",
+        ("FALLOM_SPOOL_SEGMENTS_MAX",),
+        _whole(16, 1_000_000, "files"),
+    ),
+    "spool_age_max": (
+        "spool_age_max_s",
+        ("FALLOM_SPOOL_AGE_MAX",),
+        _number(60, _YEAR_S, "seconds"),
+    ),
+    "spool_policy": (
+        "spool_policy",
+        ("FALLOM_SPOOL_POLICY",),
+        _one_of("drop_oldest", "drop_newest"),
+    ),
     "dead_bytes_max": ("dead_bytes_max", ("FALLOM_DEAD_BYTES_MAX",), _whole(0, _TIB, "bytes")),
     "dead_age_max": ("dead_age_max_s", ("FALLOM_DEAD_AGE_MAX",), _number(0, _YEAR_S, "seconds")),
     "segment_bytes_max": (
@@ -329,7 +347,7 @@ PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
         ("FALLOM_SEGMENT_BYTES_MAX",),
         _whole(4096, 1 << 30, "bytes"),
     ),
-    "fsync": ("fsync", ("FALLOM_FSYNC",), _one_of("none", "always")),
+    "fsync": ("fsync", ("FALLOM_FSYNC",), _one_of("none", "interval", "always")),
     "metrics_protocol": ("metrics_protocol", ("FALLOM_METRICS_PROTOCOL",), _one_of("otlp", "json")),
     "sample_rate": ("sample_rate", ("FALLOM_SAMPLE_RATE",), _number(0, 1, "sessions kept of one")),
     "auto_instrument": ("auto_instrument", ("FALLOM_AUTO_INSTRUMENT",), _flag),

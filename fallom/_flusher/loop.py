@@ -15,7 +15,7 @@ import faulthandler
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fallom._core.settings import Settings, is_hosted
 from fallom._core.span import wish_of
@@ -31,12 +31,21 @@ from fallom._flusher.election import Election
 from fallom._flusher.exposures import ExposureFilter
 from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
+from fallom._flusher.on_disk import OnDisk
 from fallom._flusher.ship import Channel, Lane
 from fallom._flusher.syncing import SyncThread
 from fallom._flusher.targets import target_hashes
 from fallom._host.control import ControlPage, Drop, Tally, pack_version
-from fallom._host.directory import SHM_SPOOL_BYTES_MAX, StateDirectory
-from fallom._spool.quota import drop_oldest, pressure_of, spool_bytes
+from fallom._host.directory import StateDirectory
+from fallom._spool.quota import (
+    RELIEF,
+    AgeLimit,
+    Pressure,
+    drop_aged,
+    drop_oldest,
+    pressure_of,
+    usage_of,
+)
 from fallom._spool.reader import SpoolReader
 from fallom._spool.segment import Destination, SegmentName
 from fallom._spool.survey import marks_of, writers_of
@@ -78,9 +87,8 @@ class Flusher:
         self._lanes = [self._lane(channel) for channel in self._channels()]
         self._sync = SyncThread(settings, self._http, directory, page, self._ledger)
         self._wishes = self._reader(Destination.WISHES)
-        self._limit = settings.spool_bytes_max
-        if directory.is_shm:
-            self._limit = min(self._limit, SHM_SPOOL_BYTES_MAX)
+        self._limit = directory.spool_bytes_max(settings.spool_bytes_max)
+        self._age = AgeLimit(settings.spool_age_max_s, time.time_ns(), _since_boot_ns())
         self._beat_ns = 0
         self._second_ns = 0
         self._minute_ns = 0
@@ -101,6 +109,9 @@ class Flusher:
         threads = [self._thread(lane.run, lane.name) for lane in self._lanes]
         if not once:
             threads.append(self._thread(self._sync.run, "sync"))
+        if self._settings.fsync == "interval":
+            on_disk = OnDisk(self._directory.spool, self._say)
+            self._thread(lambda: on_disk.run(self._stop), "fdatasync")
         why = ""
         while not why:
             now_ns = time.monotonic_ns()
@@ -126,12 +137,15 @@ class Flusher:
     def _tick(self, now_ns: int) -> None:
         self._beat(now_ns)
         self._grant_wishes(now_ns)
-        if now_ns - self._second_ns >= 1_000_000_000:
+        is_second = now_ns - self._second_ns >= 1_000_000_000
+        if is_second:
             self._second_ns = now_ns
             self._carry_over()
+        if is_second or self._page.pressure() != Pressure.FINE:
             self._keep_quota()
         if now_ns - self._minute_ns >= 60_000_000_000:
             self._minute_ns = now_ns
+            self._drop_aged()
             self._ledger.drop(Drop.DEAD_EVICTED, self._dead.evict(time.time_ns()))
 
     def _beat(self, now_ns: int) -> None:
@@ -153,20 +167,38 @@ class Flusher:
         self._page.set_paused(int(paused) if paused > time.time() else 0)
 
     def _keep_quota(self) -> None:
-        used = spool_bytes(self._directory.spool)
-        if used > self._limit:
-            with contextlib.ExitStack() as held:
-                for lane in self._lanes:
-                    held.enter_context(lane.gathering)
-                in_flight = frozenset().union(*(lane.in_flight for lane in self._lanes))
-                spool, limit = self._directory.spool, self._limit
-                used, lost = drop_oldest(spool, used, limit, self._targets, in_flight)
+        spool, limit = self._directory.spool, self._limit
+        used, segments = usage_of(spool)
+        surplus = segments - self._settings.spool_segments_max
+        # Above the mark that deleting goes down to, not only above the limit: workers, which look for
+        # themselves, stop at the limit, and what they record meanwhile would be refused.
+        is_full = used > limit * RELIEF or surplus > 0
+        if is_full and self._settings.spool_policy == "drop_oldest":
+            with self._nothing_gathered() as in_flight:
+                used, lost = drop_oldest(spool, used, limit, self._targets, in_flight, surplus)
             if lost:
                 self._ledger.drop(Drop.OLDEST, lost)
-                self._say(
-                    f"the spool reached {self._limit} bytes: its {lost} oldest records are gone"
-                )
-        self._page.set_spool(used, pressure_of(used, self._limit))
+                self._say(f"the spool reached its limit: its {lost} oldest records are gone")
+            surplus = usage_of(spool).segments - self._settings.spool_segments_max
+        self._page.set_spool(used, pressure_of(used, limit) if surplus <= 0 else Pressure.REFUSE)
+
+    def _drop_aged(self) -> None:
+        before_ns = self._age.before_unix_ns(time.time_ns(), _since_boot_ns())
+        if before_ns is None:
+            return
+        with self._nothing_gathered() as in_flight:
+            lost = drop_aged(self._directory.spool, before_ns, self._targets, in_flight)
+        if lost:
+            self._ledger.drop(Drop.AGED, lost)
+            self._say(f"{lost} records are gone that were unsent for longer than spool_age_max")
+
+    @contextlib.contextmanager
+    def _nothing_gathered(self) -> Iterator[frozenset[bytes]]:
+        """Keep the lanes from reading batches; give the segments that those under way are from."""
+        with contextlib.ExitStack() as held:
+            for lane in self._lanes:
+                held.enter_context(lane.gathering)
+            yield frozenset().union(*(lane.in_flight for lane in self._lanes))
 
     def _grant_wishes(self, now_ns: int) -> None:
         self._wishes.refresh(now_ns)
@@ -277,3 +309,8 @@ class Flusher:
         thread = threading.Thread(target=body, name=f"fallom-{name}", daemon=True)
         thread.start()
         return thread
+
+
+def _since_boot_ns() -> int:
+    """Give the time since boot, in which a suspended host counts too; elsewhere monotonic time."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -74,6 +74,7 @@ class Drop(enum.IntEnum):
     DEAD_EVICTED = 11  # fell out of dead/ by age or size
     EXPOSURES_OFF = 12  # the server has no /sessions
     LOCK = 13  # a lock of ours was held for too long
+    AGED = 14  # unsent for longer than spool_age_max, and deleted by the flusher
     SAMPLED = 15  # of a session that sampling leaves out; as asked for, so no drop where people look
 
 

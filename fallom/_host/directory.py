@@ -74,6 +74,10 @@ class StateDirectory:
             return False
         return (found.st_dev, found.st_ino) == self.root.identity
 
+    def spool_bytes_max(self, wanted: int) -> int:
+        """Give how much the spool may take here: /dev/shm is memory, and others need it too."""
+        return min(wanted, SHM_SPOOL_BYTES_MAX) if self.is_shm else wanted
+
     def close(self) -> None:
         """Close the descriptors; never raises."""
         for directory in (self.spool, self.dead, self.root):

@@ -71,6 +71,13 @@ class File:
         except OSError:
             return False
 
+    def is_at(self, offset: int) -> bool:
+        """Tell whether the number has a position and it is ``offset``; after an append, the end."""
+        try:
+            return os.lseek(self.fd, 0, os.SEEK_CUR) == offset
+        except OSError:
+            return False
+
     def size(self) -> int:
         """Give the size in bytes."""
         return os.fstat(self.fd).st_size

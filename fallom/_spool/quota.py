@@ -1,9 +1,11 @@
 """The quota: how much the spool may take, who looks, and what goes first.
 
-The flusher counts allocated blocks each tick and deletes the oldest segments that are sealed or have
-no writer; what it deletes is counted, record by record. Where that is not enough it raises the
-pressure in the control page, and workers refuse what is new. With no live flusher a worker counts
-when it opens a segment. Only ever whole segments go: a live file is never cut.
+Three limits: bytes (allocated blocks), files, and the age of what has no writer any more. The flusher
+looks each second, near the limit at each tick. With ``drop_oldest`` it deletes the oldest segments that
+are sealed or have no writer; what it deletes is counted, record by record. Where that is not enough, and
+with ``drop_newest`` at once, it raises the pressure in the control page, and workers refuse what is new.
+Between its looks, and where no flusher lives, workers look themselves (``room``). Only ever whole
+segments go: a live file is never cut.
 """
 
 from __future__ import annotations
@@ -13,13 +15,28 @@ from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from fallom._host.files import File, entries_of, open_file
-from fallom._spool.reader import count_records
 from fallom._spool.segment import Destination, SegmentName, parse_segment_name, read_accepted
+from fallom._spool.tail import count_records
 
-__all__ = ["Pressure", "drop_oldest", "pressure_of", "spool_bytes"]
+__all__ = [
+    "NEAR",
+    "RELIEF",
+    "AgeLimit",
+    "Pressure",
+    "Usage",
+    "drop_aged",
+    "drop_oldest",
+    "pressure_of",
+    "segment_bytes_max",
+    "spool_bytes",
+    "usage_of",
+]
 
 RELIEF = 0.95  # deleting goes on to this share of the limit, so that it is not done at every tick
 NEAR = 0.90
+SEGMENTS_IN_QUOTA = 16  # at least: what is written to cannot be deleted, so it must be a small part
+SEGMENT_BYTES_MIN = 4096
+AGE_GRACE_NS = 600_000_000_000  # a host that just booted may have a wrong clock for some minutes
 
 
 class Pressure:
@@ -30,22 +47,65 @@ class Pressure:
     REFUSE = 2
 
 
+class Usage(NamedTuple):
+    """What the spool takes on its disk."""
+
+    bytes: int
+    segments: int
+
+
+class AgeLimit:
+    """From when on records are too old, by a clock that jumps.
+
+    Now is at most the wall clock of the start plus what has passed since by the clock that does not
+    jump. Of a clock that was wrong at the start nothing is believed for ten minutes.
+    """
+
+    def __init__(self, age_max_s: float, started_unix_ns: int, started_ns: int) -> None:
+        """Take the two clocks at the start: the wall's, and one that never jumps."""
+        self._age_max_ns = int(age_max_s * 1e9)
+        self._started_unix_ns = started_unix_ns
+        self._started_ns = started_ns
+
+    def before_unix_ns(self, unix_ns: int, now_ns: int) -> int | None:
+        """Give the time before which records are too old; None while that cannot be known."""
+        passed_ns = now_ns - self._started_ns
+        if passed_ns < AGE_GRACE_NS:
+            return None
+        return min(unix_ns, self._started_unix_ns + passed_ns) - self._age_max_ns
+
+
 class _Candidate(NamedTuple):
     changed_ns: int
     name: SegmentName
     allocated: int
 
 
-def spool_bytes(spool: File) -> int:
-    """Give the bytes that the spool has allocated on its disk."""
-    total = 0
+def usage_of(spool: File) -> Usage:
+    """Count what the spool has allocated on its disk.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    total = segments = 0
     with entries_of(spool) as entries:
         for entry in entries:
             try:
                 total += entry.stat(follow_symlinks=False).st_blocks * 512
             except FileNotFoundError:
                 continue  # deleted since it was listed
-    return total
+            segments += 1
+    return Usage(total, segments)
+
+
+def spool_bytes(spool: File) -> int:
+    """Give the bytes that the spool has allocated on its disk."""
+    return usage_of(spool).bytes
+
+
+def segment_bytes_max(wanted: int, bytes_max: int) -> int:
+    """Give the size at which a segment is closed, so that the quota holds a number of them."""
+    return max(SEGMENT_BYTES_MIN, min(wanted, bytes_max // SEGMENTS_IN_QUOTA))
 
 
 def pressure_of(used: int, limit: int) -> int:
@@ -61,6 +121,7 @@ def drop_oldest(
     limit: int,
     target_of: Mapping[Destination, bytes],
     in_flight: Container[bytes] = (),
+    surplus: int = 0,
 ) -> tuple[int, int]:
     """Delete the oldest segments that nobody writes to until the spool is below its limit.
 
@@ -70,21 +131,42 @@ def drop_oldest(
         limit: ``Settings.spool_bytes_max``.
         target_of: ``target_hash`` by destination: what was accepted is not lost.
         in_flight: Ids of segments of which something is being sent: those are passed over.
+        surplus: How many segments have to go in any case, because there are too many.
 
     Returns:
         Allocated bytes afterwards, and how many records were given up.
     """
     lost = 0
     for candidate in sorted(_candidates(spool)):
-        if used <= limit * RELIEF:
+        if used <= limit * RELIEF and surplus <= 0:
             break
         if candidate.name.id in in_flight:
             continue
         gone = _drop(spool, candidate.name, target_of[candidate.name.destination])
         if gone is not None:
             lost += gone
+            surplus -= 1
             used -= candidate.allocated
     return used, lost
+
+
+def drop_aged(
+    spool: File,
+    before_unix_ns: int,
+    target_of: Mapping[Destination, bytes],
+    in_flight: Container[bytes] = (),
+) -> int:
+    """Delete what nobody has written to since ``before_unix_ns``; give how many records that were.
+
+    What has a writer stays, however old it looks: a clock that jumps must not cost what is live.
+    """
+    lost = 0
+    for candidate in sorted(_candidates(spool)):
+        if candidate.changed_ns >= before_unix_ns:
+            break
+        if candidate.name.id not in in_flight:
+            lost += _drop(spool, candidate.name, target_of[candidate.name.destination]) or 0
+    return lost
 
 
 def _candidates(spool: File) -> list[_Candidate]:

@@ -138,6 +138,13 @@ class SpoolWriter:
             for destination in list(self._open):
                 self._leave(destination, sealed=True)
 
+    def let_go(self, destination: Destination) -> None:
+        """Seal and close the segment of one destination, if there is one."""
+        if destination in self._open:
+            with self._current_lock():
+                if not self._is_writing:  # else a signal handler interrupted a write
+                    self._leave(destination, sealed=True)
+
     def forget(self) -> None:
         """Close inherited descriptors in a forked child; the locks stay the parent's."""
         self._lock = threading.RLock()  # another thread of the parent may have held it
@@ -202,12 +209,9 @@ class SpoolWriter:
         segment = self._open.get(destination)
         if segment is not None and is_nested:
             return segment
-        if segment is not None and not 0 <= now_ns - segment.checked_ns < RETRY_AFTER_NS:
-            # Once a second: the host may have closed our number, or removed the directory.
-            segment.checked_ns = now_ns
-            if not segment.file.is_intact():
-                self._leave(destination, sealed=False)
-                segment = None
+        if segment is not None and not self._is_good(segment, now_ns):
+            self._leave(destination, sealed=False)
+            segment = None
         if segment is not None and segment.size >= self._bytes_max:
             self._leave(destination, sealed=True)
             segment = None
@@ -225,6 +229,20 @@ class SpoolWriter:
             segment = known
         return segment
 
+    def _is_good(self, segment: _Open, now_ns: int) -> bool:
+        """Tell whether a segment still is what its number leads to.
+
+        A host that daemonises closes our number and may get it for a file of its own. The position
+        (0.2 us) tells before each write: only we append to this file. Its identity, and whether the
+        directory was removed, is looked at once a second.
+        """
+        if not segment.file.is_at(segment.size):
+            return False
+        if 0 <= now_ns - segment.checked_ns < RETRY_AFTER_NS:
+            return True
+        segment.checked_ns = now_ns
+        return segment.file.is_intact()
+
     def _begin(self, spool: File, destination: Destination, now_ns: int) -> _Open:
         """Take over or make a segment, with a header frame of ours before any record.
 
@@ -232,7 +250,11 @@ class SpoolWriter:
             OSError: The disk refuses; what was begun has no owner, and the next one takes it over.
         """
         resource = pack(dict(self._resource()))
-        segment = self._take_over(spool, destination) or _Open(*create_segment(spool, destination))
+        segment = self._take_over(spool, destination)
+        if segment is None:
+            segment = _Open(*create_segment(spool, destination))
+            if self._syncs:
+                os.fsync(spool.fd)  # or the file's name may not survive what its content does
         header = encode_frame(Kind.HEADER, resource, segment.seed)
         try:
             if os.write(segment.file.fd, header) != len(header):
