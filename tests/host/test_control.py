@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import struct
@@ -26,7 +27,6 @@ from fallom._host.control import (
 )
 from fallom._host.files import File, UnsafeFileError, open_file
 from tests.support.processes import at_once, in_child
-import itertools
 
 U64_MAX = (1 << 64) - 1
 
