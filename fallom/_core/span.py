@@ -166,7 +166,8 @@ def span_of(record: Any) -> Span:
         raise ValueError("the ids of a span have 16, 8, and 0 or 8 bytes")
     _check(span, {"name": str, "kind": int, "status": int, "status_message": str})
     _check(span, {"start_unix_ns": int, "end_unix_ns": int, "attributes": dict})
-    _check(span, {"events": list, "links": list, "trace_state": str, "flags": int, "resource": dict})
+    _check(span, {"events": (list, tuple), "links": (list, tuple)})
+    _check(span, {"trace_state": str, "flags": int, "resource": dict})
     span = span._replace(
         events=[Event(*_fields(event, 3, 3)) for event in span.events],
         links=[Link(*_fields(link, 4, 4)) for link in span.links],
@@ -177,6 +178,8 @@ def span_of(record: Any) -> Span:
         _check(event, {"unix_ns": int, "name": str, "attributes": dict})
     for link in span.links:
         _check(link, {"trace_id": bytes, "span_id": bytes, "trace_state": str, "attributes": dict})
+        if (len(link.trace_id), len(link.span_id)) != (16, 8):
+            raise ValueError("the ids of a link have 16 and 8 bytes")
     _check(span.scope, {"name": str, "version": str, "schema_url": str, "attributes": dict})
     _check(span.dropped, {"attributes": int, "events": int, "links": int})
     return span
@@ -225,10 +228,12 @@ def _fields(record: Any, least: int, known: int) -> list[Any]:
     return list(record[:known])
 
 
-def _check(record: Any, types: Mapping[str, type]) -> None:
+def _check(record: Any, types: Mapping[str, type | tuple[type, ...]]) -> None:
     for name, expected in types.items():
-        if not isinstance(getattr(record, name), expected):
-            raise ValueError(f"{name} of a {type(record).__name__} is no {expected.__name__}")
+        value = getattr(record, name)
+        if not isinstance(value, expected):
+            found = type(value).__name__
+            raise ValueError(f"{name} of a {type(record).__name__} is a {found}")
 
 
 class Tracing(Protocol):

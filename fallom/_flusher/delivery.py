@@ -104,7 +104,7 @@ def deliver_json(
     def post(item: Item, attempt: int, now_unix_s: float) -> Outcome | None:
         try:
             body = json.dumps(body_of(item), default=str).encode()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         request = Request("POST", endpoint, headers, body, EXCHANGE_DEADLINE_S)
         return _exchange(http, request, attempt, now_unix_s)[0]

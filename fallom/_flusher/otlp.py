@@ -36,11 +36,11 @@ def encode_traces(spans: Iterable[tuple[Span, Mapping[str, Any]]]) -> bytes:
     """
     request = ExportTraceServiceRequest()
     groups: dict[str, Any] = {}
-    scopes: dict[tuple[str, Scope | str], Any] = {}
+    scopes: dict[tuple[str, str], Any] = {}
     for span, recorded in spans:
         resource = {**recorded, **span.resource} if span.resource else recorded
-        key = json.dumps(resource, sort_keys=True, default=str)
-        within = (key, json.dumps(span.scope, default=str) if span.scope.name else "")
+        key = _group_key(resource)
+        within = (key, _group_key(span.scope._asdict()) if span.scope.name else "")
         scope_spans = scopes.get(within)
         if scope_spans is None:
             group = groups.get(key)
@@ -91,6 +91,14 @@ def partial_success(body: bytes) -> tuple[int, str]:
         return 0, ""
     partial = answer.partial_success
     return max(0, partial.rejected_spans), str(partial.error_message)
+
+
+def _group_key(values: Mapping[str, Any]) -> str:
+    """Give a text that is the same for equal values; for odd ones at least the same each time."""
+    try:
+        return json.dumps(values, sort_keys=True, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return f"object {id(values)}"
 
 
 def _fill_scope(target: Any, scope: Scope) -> None:
