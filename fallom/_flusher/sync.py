@@ -17,7 +17,9 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from fallom._core.errors import PayloadError
+from fallom._core.outcome import retry_after_s
 from fallom._core.settings import Settings
+from fallom._flusher.advice import refusal
 from fallom._flusher.http import NetworkError, Request, Response
 from fallom._snapshot.entries import Kind
 from fallom._snapshot.manifest import Manifest
@@ -111,6 +113,7 @@ class Sync:
         announce: Callable[[int], None],
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        unix_s: Callable[[], float] = time.time,
     ) -> None:
         """Ask nothing yet.
 
@@ -121,6 +124,7 @@ class Sync:
             announce: Tells workers the generation, after it was committed.
             random: For jitter.
             monotonic: The clock of ``run_once`` and ``due_s``, for wishes.
+            unix_s: The wall clock, for a server that names the date when to come back.
         """
         self._settings = settings
         self._http = http
@@ -128,6 +132,7 @@ class Sync:
         self._announce = announce
         self._random = random or Random()  # noqa: S311 - jitter
         self._monotonic = monotonic
+        self._unix_s = unix_s
         configs, prompts = settings.configs_url, settings.prompts_url
         self._sources = (
             _Source(Kind.CONFIG, f"{configs}/configs", "FALLOM_CONFIGS_URL"),
@@ -205,7 +210,7 @@ class Sync:
         try:
             response = self._http.send(self._request(url, None))
             if not 200 <= response.status < 300:
-                self._say([_refusal(url, response.status, "FALLOM_CONFIGS_URL", self._has_key)])
+                self._say([refusal(url, response.status, "FALLOM_CONFIGS_URL", self._has_key)])
                 return
             entry = read_config(parse_json(response.body, f"GET {url}"), config_key, version)
             generation = self._publisher.publish(pinned=[entry])
@@ -250,8 +255,9 @@ class Sync:
         if response.status == 304 and source.etag is not None:
             return _Answer(source, source.etag, source.digest, None)
         if not 200 <= response.status < 300:
-            source.retry_after_s = _retry_after_s(response)
-            source.error = _refusal(source.url, response.status, source.setting, self._has_key)
+            asked_s = retry_after_s(response.headers.get("retry-after", ""), self._unix_s())
+            source.retry_after_s = min(asked_s or 0.0, RETRY_AFTER_MAX_S)
+            source.error = refusal(source.url, response.status, source.setting, self._has_key)
             return None
         digest = hashlib.sha256(response.body).digest()
         etag = response.headers.get("etag")
@@ -330,31 +336,6 @@ def _version_url(configs_url: str, key: str, version: int) -> str | None:
         return f"{configs_url}/configs/{quote(key, safe='')}/version/{version}"
     except UnicodeEncodeError:
         return None
-
-
-def _refusal(url: str, status: int, setting: str, has_key: bool) -> str:
-    """Say what an answer that is not good means, and what to do."""
-    if status in (401, 403):
-        why = (
-            "the API key was refused; check FALLOM_API_KEY"
-            if has_key
-            else ("there is no API key; set FALLOM_API_KEY or init(api_key=...)")
-        )
-    elif status in (404, 405, 410):
-        why = f"there is no such thing at this URL; check {setting}"
-    elif 300 <= status < 400:
-        why = f"redirects are not followed; set {setting} to where it leads"
-    elif status == 429 or status >= 500:
-        why = "the server cannot answer now; it is tried again"
-    else:
-        why = f"this was not expected; check {setting}"
-    return f"GET {url} answered {status}: {why}. What was known before is served."
-
-
-def _retry_after_s(response: Response) -> float:
-    """Give the seconds that the server asks for; 0 if it does not, or names a date."""
-    text = response.headers.get("retry-after", "").strip()
-    return min(float(text), RETRY_AFTER_MAX_S) if text.isascii() and text.isdigit() else 0.0
 
 
 def _bound(remembered: dict[Any, Any]) -> None:

@@ -82,6 +82,7 @@ class World:
             self.announced.append,
             random.Random(1),
             monotonic=lambda: self.now_s,
+            unix_s=lambda: 0.0,
         )
 
     def reader(self) -> SnapshotReader:
@@ -340,6 +341,7 @@ def test_a_server_that_says_when_to_come_back_is_obeyed_within_a_bound(world: Wo
     for text, low, high in (
         ("7", 7, 8),
         ("999999", 300, 330),
+        ("Thu, 01 Jan 1970 00:00:07 GMT", 7, 8),
         ("Wed, 21 Oct", 0.1, 1),
         ("²", 0.1, 1),
     ):
