@@ -37,10 +37,10 @@ def encode_traces(spans: Iterable[tuple[Span, Mapping[str, Any]]]) -> bytes:
     request = ExportTraceServiceRequest()
     groups: dict[str, Any] = {}
     scopes: dict[tuple[str, str], Any] = {}
-    for span, recorded in spans:
+    for number, (span, recorded) in enumerate(spans):
         resource = {**recorded, **span.resource} if span.resource else recorded
-        key = _group_key(resource)
-        within = (key, _group_key(span.scope._asdict()) if span.scope.name else "")
+        key = _group_key(resource, number)
+        within = (key, _group_key(span.scope, number) if span.scope.name else "")
         scope_spans = scopes.get(within)
         if scope_spans is None:
             group = groups.get(key)
@@ -93,12 +93,12 @@ def partial_success(body: bytes) -> tuple[int, str]:
     return max(0, partial.rejected_spans), str(partial.error_message)
 
 
-def _group_key(values: Mapping[str, Any]) -> str:
-    """Give a text that is the same for equal values; for odd ones at least the same each time."""
+def _group_key(values: Any, number: int) -> str:
+    """Give a text that is the same for equal values; odd ones are a group of their own, by number."""
     try:
         return json.dumps(values, sort_keys=True, default=str)
     except (TypeError, ValueError, RecursionError):
-        return f"object {id(values)}"
+        return f"span {number}"
 
 
 def _fill_scope(target: Any, scope: Scope) -> None:
