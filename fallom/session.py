@@ -135,6 +135,20 @@ class FallomSession:
 
         return wrap_google_ai(model, self._tracing)
 
+    def langchain_callback(self) -> Any:
+        """Give a callback handler that traces LangChain's and LangGraph's runs as this session's.
+
+        For ``chain.invoke(..., config={"callbacks": [session.langchain_callback()]})``, synchronous and
+        asynchronous. One handler may be used for any number of runs.
+
+        Raises:
+            ImportError: The package langchain-core is not installed (``pip install
+                "fallom[langchain]"``).
+        """
+        from fallom.integrations.langchain import LangChainHandler  # paid for by those who use it
+
+        return LangChainHandler(self._tracing)
+
     def __enter__(self) -> FallomSession:
         enter_session(self._context)
         return self

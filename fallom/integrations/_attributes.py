@@ -45,6 +45,15 @@ SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"
 
 ERROR_TYPE = "error.type"
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_CALL_ID = "gen_ai.tool.call.id"
+TOOL_DESCRIPTION = "gen_ai.tool.description"
+TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
+TOOL_RESULT = "gen_ai.tool.call.result"
+AGENT_NAME = "gen_ai.agent.name"
+RETRIEVAL_QUERY = "gen_ai.retrieval.query.text"
+RETRIEVAL_DOCUMENTS = "gen_ai.retrieval.documents"
+
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 
@@ -52,7 +61,14 @@ REQUEST_ID = "fallom.request_id"  # what the provider's support asks for
 RETRIES = "fallom.retries"  # attempts of the client library beyond the first
 TOOL_CALLS = "fallom.tool_calls"  # how many calls of tools the answer asks for
 
+KIND = "fallom.kind"  # llm, chain, agent, tool, retrieval
+INPUT = "fallom.input"  # what went into the outermost chain or a step
+OUTPUT = "fallom.output"  # and what came out
+DOCUMENT_COUNT = "fallom.document_count"  # how many a retriever found
+
 # Events within a span.
+AGENT_ACTION = "fallom.agent.action"  # an agent chose a tool
+AGENT_FINISH = "fallom.agent.finish"
 ATTEMPT = "fallom.attempt"  # an HTTP request of the client library, where there was more than one
 ATTEMPT_NUMBER = "fallom.attempt.number"  # from 1
 FIRST_CHUNK = "fallom.first_chunk"
