@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, TypeVar
 
-from fallom._core.span import Event, Span
+from fallom._core.span import Span
 
 __all__ = [
     "SHED_MARK",
@@ -26,7 +26,7 @@ __all__ = [
 
 DEPTH_MAX = 8
 ITEMS_MAX = 1000
-EVENTS_MAX = 100
+RECORDS_MAX = 100  # within a record: events, links
 NAME_MAX = 256  # characters of an attribute's name
 TEXT_MAX = 256 << 10  # characters of one text
 CUT_MARK = "fallom.cut"  # attribute: names of the attributes that were cut to make the record fit
@@ -46,7 +46,7 @@ _Record = TypeVar("_Record", bound=Any)
 
 def clean_record(record: _Record) -> _Record:
     """Give a record, a named tuple, with values that msgpack, JSON and OTLP can say."""
-    fields = {name: _clean_field(name, value) for name, value in record._asdict().items()}
+    fields = {name: _clean_field(value) for name, value in record._asdict().items()}
     cleaned: _Record = record._replace(**fields)
     return cleaned
 
@@ -116,16 +116,16 @@ def shed_content(span: Span) -> Span:
     return span._replace(attributes=attributes, events=events)
 
 
-def _clean_field(name: str, value: Any) -> Any:
+def _clean_field(value: Any) -> Any:
+    """Clean one field of a record: a value, a mapping of attributes, or records within it."""
     if isinstance(value, bytes):
         return value  # an id
     if isinstance(value, Mapping):
         return clean_mapping(value)
-    if name == "events":
-        return [
-            event._replace(name=_text_of(event.name), attributes=clean_mapping(event.attributes))
-            for event in islice(value, ITEMS_MAX)
-        ]
+    if hasattr(value, "_asdict"):
+        return clean_record(value)
+    if isinstance(value, (list, tuple)):
+        return [_clean_field(item) for item in _first(value)]
     return clean_value(value)
 
 
@@ -200,10 +200,13 @@ def _cut_field(name: str, value: Any, limit: int, cut: set[str]) -> Any:
     """Cut one field of a record, adding what was cut to ``cut``."""
     if isinstance(value, Mapping):
         return _cut_mapping(value, limit, cut)
-    if name == "events":
-        if len(value) > EVENTS_MAX:
+    if hasattr(value, "_asdict"):
+        fields = {n: _cut_field(n, v, limit, cut) for n, v in value._asdict().items()}
+        return value._replace(**fields)
+    if isinstance(value, (list, tuple)):
+        if len(value) > RECORDS_MAX:
             cut.add(name)
-        return [_cut_event(event, limit, cut) for event in value[:EVENTS_MAX]]
+        return [_cut_field(name, item, limit, cut) for item in value[:RECORDS_MAX]]
     return _cut_value(name, value, limit, cut) if isinstance(value, str) else value
 
 
@@ -229,11 +232,6 @@ def _cut_mapping(values: Mapping[Any, Any], limit: int, cut: set[str]) -> dict[s
     if len(values) > ITEMS_MAX:
         cut.add(f"<{len(values) - ITEMS_MAX} more>")
     return found
-
-
-def _cut_event(event: Event, limit: int, cut: set[str]) -> Event:
-    attributes = _cut_mapping(event.attributes, limit, cut)
-    return event._replace(name=cut_text(event.name, limit), attributes=attributes)
 
 
 def _cut_json(value: Any, limit: int) -> Any:

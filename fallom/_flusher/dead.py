@@ -28,9 +28,10 @@ from fallom._spool.frame import (
 from fallom._spool.reader import Item
 from fallom._spool.segment import Destination, SegmentName
 
-__all__ = ["DeadLetters"]
+__all__ = ["LOCK_DEADLINE_S", "DeadLetters", "created_ns_of", "seed_of_name"]
 
 FILE_BYTES_MAX = 4 << 20
+LOCK_DEADLINE_S = 5.0  # whoever holds a file's lock rewrites 4 MiB at most
 DAMAGED_BYTES_MAX = 1 << 20  # of one stretch of damage; the rest of it is only counted
 
 
@@ -38,6 +39,22 @@ class _DeadFile(NamedTuple):
     created_ns: int
     name: str
     size: int
+
+
+def created_ns_of(name: str) -> int:
+    """Give when a file of ``dead/`` was begun (unix ns), by its name; -1 if it is none of them."""
+    created, dash, rest = name.partition("-")
+    is_one = dash and created.isascii() and created.isdigit()
+    return int(created) if is_one and rest.endswith((".dead", ".damaged")) else -1
+
+
+def seed_of_name(name: str) -> int:
+    """Give what the checksums of a file's frames start from.
+
+    Raises:
+        ValueError: The name has no id.
+    """
+    return seed_of(bytes.fromhex(name.partition("-")[2].partition(".")[0]))
 
 
 class DeadLetters:
@@ -67,14 +84,27 @@ class DeadLetters:
         self, item: Item, destination: Destination, reason: str, status: int, unix_ns: int
     ) -> None:
         letter = [reason, status, unix_ns, int(destination), item.kind, item.resource, item.payload]
-        file = self._current(unix_ns)
+        file = self._locked(unix_ns)
         try:
-            frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
-        except FrameTooLargeError:  # a resource of tens of KiB: the record matters more
-            letter[5] = {}
-            frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
-        if os.write(file.fd, frame) != len(frame):
-            raise OSError(28, "no space left for a dead letter")
+            try:
+                frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
+            except FrameTooLargeError:  # a resource of tens of KiB: the record matters more
+                letter[5] = {}
+                frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
+            if os.write(file.fd, frame) != len(frame):
+                raise OSError(28, "no space left for a dead letter")
+        finally:
+            file.unlock()
+
+    def _locked(self, unix_ns: int) -> File:
+        """Give the file to add to, locked: ``fallom dead`` may be putting a shorter one into its place."""
+        while True:
+            file = self._current(unix_ns)
+            if not file.lock(LOCK_DEADLINE_S):
+                raise OSError(11, f"{file.name} stayed locked for {LOCK_DEADLINE_S:g} s")
+            if file.is_intact():
+                return file
+            self.close()
 
     def keep_damaged(self, name: SegmentName, offset: int, data: bytes, unix_ns: int) -> None:
         """Keep bytes of a segment that are no frame, for whoever wants to look at them."""
