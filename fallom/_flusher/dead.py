@@ -32,6 +32,7 @@ __all__ = ["LOCK_DEADLINE_S", "DeadLetters", "created_ns_of", "seed_of_name"]
 
 FILE_BYTES_MAX = 4 << 20
 LOCK_DEADLINE_S = 5.0  # whoever holds a file's lock rewrites 4 MiB at most
+FILE_AGE_MAX_NS = 3_600_000_000_000  # a file is evicted by the age of its first letter
 DAMAGED_BYTES_MAX = 1 << 20  # of one stretch of damage; the rest of it is only counted
 
 
@@ -66,6 +67,7 @@ class DeadLetters:
         self._bytes_max = bytes_max
         self._age_max_ns = int(age_max_s * 1e9)
         self._file: File | None = None
+        self._created_ns = 0
         self._seed = 0
         self._lock = threading.Lock()
 
@@ -142,14 +144,15 @@ class DeadLetters:
             self._file = None
 
     def _current(self, unix_ns: int) -> File:
-        if self._file is not None and (
-            not self._file.is_intact() or self._file.size() >= FILE_BYTES_MAX
-        ):
-            self.close()
+        if self._file is not None:
+            is_old = not 0 <= unix_ns - self._created_ns < FILE_AGE_MAX_NS
+            if is_old or not self._file.is_intact() or self._file.size() >= FILE_BYTES_MAX:
+                self.close()
         if self._file is None:
             file_id = secrets.token_bytes(16)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
             self._file = open_file(self._directory, f"{unix_ns}-{file_id.hex()}.dead", flags)
+            self._created_ns = unix_ns
             self._seed = seed_of(file_id)
         return self._file
 

@@ -137,15 +137,16 @@ class Lane:
         return True
 
     def _ship(self, pieces: list[Piece]) -> bool:
-        """Send a batch until nothing of it is left; False when told to stop before that."""
+        """Send a batch until nothing of it is left; False when it has to be read again."""
         items = [item for piece in pieces for item in piece.items]
         repeats = self._channel.repeats
         sent = pending = items if repeats is None else repeats.select(items)
         guilty: list[tuple[Item, Outcome]] = []
-        attempt = 0
+        attempt = accepted = 0
         while pending and not self._turned_off:
             result = self._channel.deliver(pending, attempt, time.time())
             self._count(result, attempt)
+            accepted += result.accepted + result.rejected
             guilty += result.guilty + [(item, _UNREADABLE) for item in result.unreadable]
             pending = result.unsent
             outcome = result.outcome
@@ -157,6 +158,9 @@ class Lane:
                     Verdict.PAUSE, f"{first.reason} for most of a batch", first.status
                 )
                 guilty = [pair for pair in guilty if pair[1] is _UNREADABLE]
+                if not accepted:  # beside records that came since, the guilty ones will show
+                    self._waited(outcome, attempt)
+                    return False
             if pending and outcome is not None:
                 if not self._waited(outcome, attempt):
                     return False
