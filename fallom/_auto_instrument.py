@@ -13,11 +13,11 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fallom._import_watch import when_imported
 from fallom._runtime import current
 
 __all__ = ["Instrumentation", "find_instrumentations", "instrument_clients"]
@@ -63,7 +63,7 @@ def instrument_clients(path: Iterable[str]) -> None:
     """
     try:
         for client, candidates in find_instrumentations(path).items():
-            _when_imported(client, _instrumenting(candidates))
+            when_imported(client, _instrumenting(candidates))
     except Exception as error:  # noqa: BLE001  # the edge guard of all that others' packages do here
         _warn("OpenTelemetry instrumentations", error)
 
@@ -106,18 +106,8 @@ def _entry_point(metadata: Path) -> tuple[str, str] | None:
     return None
 
 
-def _when_imported(package: str, then: Callable[[Any], None]) -> None:
-    """Call ``then`` with a package, now if it is imported, else when it is."""
-    module = sys.modules.get(package)
-    if module is not None:
-        then(module)
-        return
-    wrapt: Any = importlib.import_module("wrapt")  # every instrumentation comes with it
-    wrapt.register_post_import_hook(then, package)
-
-
-def _instrumenting(candidates: Sequence[Instrumentation]) -> Callable[[Any], None]:
-    def instrument(module: Any) -> None:
+def _instrumenting(candidates: Sequence[Instrumentation]) -> Callable[[], None]:
+    def instrument() -> None:
         if not current().settings.auto_instrument:  # another init has said so since
             return
         for candidate in candidates:
