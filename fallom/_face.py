@@ -118,7 +118,7 @@ def init(
         _logger.setLevel(logging.DEBUG)
     runtime = start(settings, mask)
     if settings.state_dir is not None:
-        runtime.open_place()  # an explicit choice that cannot be used is an error, here and now
+        runtime.try_open_place()  # an explicit choice that cannot be used is an error, here and now
     _warn_without_key(settings, runtime)
     runtime.look()
     if settings.auto_instrument:

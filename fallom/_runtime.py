@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fallom._core.assignment import Assignment
-from fallom._core.errors import FallomError
+from fallom._core.errors import FallomError, StateDirectoryError
 from fallom._core.limits import shed_content
 from fallom._core.masking import guarded_mask
 from fallom._core.recent import Recent, RecentValues
@@ -262,8 +262,29 @@ class Runtime:
         self._look(time.monotonic_ns())
 
     def seal(self) -> None:
-        """Seal the segments of this process."""
+        """Seal the segments of this process, and leave what it dropped in the page. Never raises."""
         self._writer.seal()
+        place = self._place
+        if place is not None and self._drops.pending():
+            try:
+                self._drops.pass_on(place.page, place.directory.root)
+            except OSError as error:
+                self._drops.warn("the state directory cannot be used now", str(error))
+
+    def try_open_place(self) -> None:
+        """Find the place now; a disk that is full for the moment is no reason to raise.
+
+        Raises:
+            StateDirectoryError: No state directory can be used: somebody has to mend that.
+        """
+        try:
+            self.open_place()
+        except StateDirectoryError:
+            raise
+        except (
+            OSError
+        ) as error:  # of the control page; looked for again in the course of later calls
+            self._drops.warn("records are dropped", str(error))
 
     def _find_place(self, now_ns: int | None = None) -> Place | None:
         now_ns = time.monotonic_ns() if now_ns is None else now_ns

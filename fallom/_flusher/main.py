@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from fallom._core.settings import Settings, settings_from_dict
 from fallom._flusher.election import Election
-from fallom._host.control import ControlPage, pack_version
+from fallom._host.control import ControlPage, pack_version, remove_asides
 from fallom._host.directory import StateDirectory, find_state_directory
 from fallom._version import __version__
 
@@ -89,6 +89,7 @@ def _lead(
             return None
     page.set_successor(0)
     page.take_over(time.monotonic_ns(), os.getpid(), ours)
+    remove_asides(directory.root, time.time())
     from fallom._flusher.loop import Flusher  # a candidate that loses need not load all that
 
     flusher = Flusher(settings, directory, page, election, stop)

@@ -39,13 +39,14 @@ import sys
 import time
 from collections.abc import Mapping
 
-from fallom._host.files import File, UnsafeFileError, open_file
+from fallom._host.files import File, UnsafeFileError, entries_of, open_file
 
-__all__ = ["BEAT_STALE_NS", "ControlPage", "Drop", "Tally", "pack_version"]
+__all__ = ["BEAT_STALE_NS", "ControlPage", "Drop", "Tally", "pack_version", "remove_asides"]
 
 PAGE_BYTES = 4096
 BEAT_STALE_NS = 1_500_000_000  # three beats of 0.5 s
 BEAT_AHEAD_NS = 50_000_000
+ASIDE_AGE_S = 60.0  # making a page takes a millisecond
 LOCK_DEADLINE_S = 0.05  # to add to a counter; beyond it the count is kept by the caller for later
 
 _NAME = "control"
@@ -75,7 +76,9 @@ class Drop(enum.IntEnum):
     EXPOSURES_OFF = 12  # the server has no /sessions
     LOCK = 13  # a lock of ours was held for too long
     AGED = 14  # unsent for longer than spool_age_max, and deleted by the flusher
-    SAMPLED = 15  # of a session that sampling leaves out; as asked for, so no drop where people look
+    SAMPLED = (
+        15  # of a session that sampling leaves out; as asked for, so no drop where people look
+    )
 
 
 class Tally(enum.IntEnum):
@@ -270,6 +273,18 @@ class ControlPage:
         os.pwrite(self._file.fd, _pack(value), offset)
 
 
+def remove_asides(directory: File, unix_s: float) -> None:
+    """Remove what processes left behind that were killed while they made a page."""
+    with contextlib.suppress(OSError), entries_of(directory) as entries:
+        for entry in entries:
+            prefix, _, rest = entry.name.partition(".")
+            pid, dot, _ = rest.partition(".")
+            if prefix == _NAME and dot and pid.isdigit():
+                found = entry.stat(follow_symlinks=False)
+                if unix_s - found.st_mtime > ASIDE_AGE_S:
+                    os.unlink(entry.name, dir_fd=directory.fd)
+
+
 def pack_version(version: str) -> int:
     """Give a number that orders versions: ``1.2.3`` and ``1.2.3rc1`` alike as 1, 2, 3."""
     numbers: list[int] = []
@@ -306,7 +321,8 @@ def _make(directory: File) -> None:
         with contextlib.suppress(FileExistsError):
             os.link(aside, _NAME, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
     finally:
-        os.unlink(aside, dir_fd=directory.fd)
+        with contextlib.suppress(OSError):  # then ``remove_asides`` does it
+            os.unlink(aside, dir_fd=directory.fd)
         file.close()
 
 

@@ -23,6 +23,7 @@ from fallom._host.control import (
     Drop,
     Tally,
     pack_version,
+    remove_asides,
     unpack_version,
 )
 from fallom._host.files import File, UnsafeFileError, open_file
@@ -330,3 +331,15 @@ def test_a_page_that_is_closed_holds_nothing_open(directory: File) -> None:
     for _ in range(5):
         ControlPage.open(directory).close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_a_killed_maker_of_a_page_left_behind_is_removed_after_a_minute(
+    directory: File, page: ControlPage
+) -> None:
+    for name in ("control.123.abcd", "control.damaged.123", "other"):
+        open_file(directory, name, os.O_WRONLY | os.O_CREAT).close()
+    made_s = os.stat("control.123.abcd", dir_fd=directory.fd).st_mtime
+    remove_asides(directory, made_s + 59)
+    assert "control.123.abcd" in os.listdir(directory.fd)
+    remove_asides(directory, made_s + 61)
+    assert sorted(os.listdir(directory.fd)) == ["control", "control.damaged.123", "other"]

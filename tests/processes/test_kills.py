@@ -15,6 +15,7 @@ import pytest
 
 import fallom
 from fallom import trace
+from fallom._flusher.ship import LaneLimits
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import wait_for
 from tests.support.scripts import ROOT
@@ -82,6 +83,7 @@ def test_fifty_kills_of_workers_and_flushers_lose_nothing(
     assert acknowledged - delivered.sessions == set(), "acknowledged and lost"
     assert delivered.forged == []
     assert delivered.repeated_requests <= storm.flusher_kills, "one batch in flight a kill"
+    assert delivered.twice <= storm.flusher_kills * LaneLimits().items_max
 
 
 def takeovers() -> list[float]:
