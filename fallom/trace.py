@@ -1,21 +1,24 @@
-"""Custom metrics, and the session of a context (the older way of saying whose spans these are)."""
+"""Custom metrics, steps of one's own, and the session of a context (the older way of saying whose)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fallom._active_span import active_span
 from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
-from fallom._core.span import Metrics, SessionContext, new_span_id, new_trace_id
+from fallom._core.span import AttributeValue, Metrics, SessionContext, new_span_id, new_trace_id
 from fallom._runtime import current
 from fallom._spool.frame import Kind
 from fallom._spool.segment import Destination
 from fallom._tracing import context_attributes, known_assignment
 
-__all__ = ["clear_session", "get_session", "set_session", "span"]
+if TYPE_CHECKING:
+    from fallom._step import Step
+
+__all__ = ["clear_session", "get_session", "set_session", "span", "step"]
 
 
 def set_session(
@@ -104,3 +107,33 @@ def span(
         dict(data),
     )
     current().record_values(Destination.METRICS, Kind.METRICS, metrics)
+
+
+def step(
+    name: str,
+    kind: Literal["tool", "retrieval", "agent", "chain"] = "chain",
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> Step:
+    """Make a span of a step of your own; calls to models and steps within it are its children.
+
+        with trace.step("search", kind="retrieval") as search:
+            search.set_attribute("documents", len(found))
+
+        @trace.step("weather", kind="tool")
+        async def weather(city): ...
+
+    A function may be plain, asynchronous, or a generator of either kind. The span is of the session of
+    the context, and of the OpenTelemetry span that is active, if there is one. It is recorded when the
+    step ends, with the class of the exception that ended it.
+
+    Args:
+        name: What it is: a tool's name, say.
+        kind: What kind of thing it is.
+        attributes: Names to values; recorded in privacy mode too.
+
+    Raises:
+        ConfigurationError: ``kind`` is none of these. (It is a ValueError.)
+    """
+    from fallom._step import Step  # paid for by those who use it
+
+    return Step(name, kind, attributes)
