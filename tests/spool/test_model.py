@@ -63,6 +63,7 @@ class Spool(RuleBasedStateMachine):
         self.patched.start()
         self.spool = open_directory(self.folder.name)
         self.now_ns = 1
+        self.said: list[str] = []
         self.writers = [self.new_writer() for _ in range(WRITERS)]
         self.reader = self.new_reader()
         self.recorded: dict[int, Place] = {}  # acknowledged
@@ -71,7 +72,6 @@ class Spool(RuleBasedStateMachine):
         self.may_be_gone: set[int] = set()  # damaged, or deleted by the quota
         self.may_come_again: set[bytes] = set()  # segments whose head was damaged
         self.pending: list[list[Piece]] = []
-        self.said: list[str] = []
 
     # What happens.
 
@@ -322,7 +322,7 @@ class Spool(RuleBasedStateMachine):
 
 TestSpool = Spool.TestCase
 TestSpool.settings = settings(
-    max_examples=40,
+    max_examples=int(settings.default.max_examples * 0.5),  # more where more is asked for
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
