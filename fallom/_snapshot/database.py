@@ -145,7 +145,7 @@ def _problem(found: os.stat_result, suffix: str) -> str:
         return "is not a regular file"
     if found.st_uid != os.geteuid():
         return "belongs to another user"
-    if found.st_nlink != 1:
+    if found.st_nlink > 1:  # 0: it was unlinked just now, as a journal is at the end of a commit
         return "has more than one name"
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o022 or mode & 0o600 != 0o600:

@@ -285,3 +285,22 @@ def test_all_reads_of_one_opening_see_one_state(cache_directory: Path) -> None:
     writer.close()
     with reading(cache_directory / "cache.db", 1.0) as rows:
         assert rows.entry("1") == b"\0"
+
+
+def test_a_journal_that_is_unlinked_at_this_very_moment_is_no_damage(
+    cache_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = f"{cache_directory}/cache.db-journal"
+    Path(journal).touch(mode=0o600)
+    lstat = os.lstat
+
+    def between(path: str) -> os.stat_result:
+        found = lstat(path)
+        if path == journal:  # its last name went after it was found by it
+            fields = list(found)
+            fields[stat.ST_NLINK] = 0
+            found = os.stat_result(fields)
+        return found
+
+    monkeypatch.setattr(os, "lstat", between)
+    database.look_at(cache_directory / "cache.db")
