@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 
-from fallom._host.control import ControlPage, Drop
+from fallom._host.control import LOCK_DEADLINE_S, ControlPage, Drop
 from fallom._host.files import File
 
 __all__ = ["Drops"]
@@ -48,12 +48,7 @@ class Drops:
 
     def pass_on(self, page: ControlPage, root: File) -> None:
         """Add what was counted here to the page, and log what was dropped anywhere."""
-        if self._counted:
-            with self._lock:
-                counted, self._counted = self._counted, Counter()
-            if not page.add_drops(root, counted):
-                with self._lock:
-                    self._counted.update(counted)
+        self.hand_over(page, root, LOCK_DEADLINE_S)
         dropped = page.drops()
         dropped.pop(Drop.SAMPLED.name.lower(), None)  # as asked for: no news
         if not self._told:
@@ -63,6 +58,21 @@ class Drops:
             hint = f"{more} records; see fallom.status() for the counts"
             if more > 0 and self.warn(f"dropped: {reason}", hint):
                 self._told[reason] = count
+
+    def hand_over(self, page: ControlPage, root: File, deadline_s: float = 0.0) -> None:
+        """Add what was counted here to the page, unless that is locked for longer than a deadline.
+
+        At each drop (20 us), because a process may end before its next look.
+        """
+        if not self._counted:
+            return
+        if not self._told:
+            self._told = page.drops()
+        with self._lock:
+            counted, self._counted = self._counted, Counter()
+        if not page.add_drops(root, counted, deadline_s):
+            with self._lock:
+                self._counted.update(counted)
 
     def warn(self, what: str, hint: str) -> bool:
         """Log a warning, at most once a minute for the same thing; tell whether it was logged."""

@@ -140,6 +140,7 @@ class Runtime:
             self._writer.let_go(destination)  # the flusher deletes nothing that has a writer
         if drop is not None:
             self.count_drop(drop)
+            self._drops.hand_over(place.page, place.directory.root)
         # First the frame, then the look at the beat: a flusher that leaves does it the other way
         # round, so that whoever is later sees the other.
         now_ns = time.monotonic_ns()

@@ -41,7 +41,15 @@ from collections.abc import Mapping
 
 from fallom._host.files import File, UnsafeFileError, entries_of, open_file
 
-__all__ = ["BEAT_STALE_NS", "ControlPage", "Drop", "Tally", "pack_version", "remove_asides"]
+__all__ = [
+    "BEAT_STALE_NS",
+    "LOCK_DEADLINE_S",
+    "ControlPage",
+    "Drop",
+    "Tally",
+    "pack_version",
+    "remove_asides",
+]
 
 PAGE_BYTES = 4096
 BEAT_STALE_NS = 1_500_000_000  # three beats of 0.5 s
@@ -206,12 +214,14 @@ class ControlPage:
 
     # What is written.
 
-    def add_drops(self, directory: File, counts: Mapping[Drop, int]) -> bool:
+    def add_drops(
+        self, directory: File, counts: Mapping[Drop, int], deadline_s: float = LOCK_DEADLINE_S
+    ) -> bool:
         """Add to the drop counters under the page's lock.
 
         Returns:
-            False if the lock was held by others for 50 ms, or the page cannot be written: the caller
-            keeps the counts and tries again.
+            False if the lock was held by others for ``deadline_s``, or the page cannot be written: the
+            caller keeps the counts and tries again.
         """
         try:
             # A descriptor of its own: a flock belongs to the open file, and threads share this one's.
@@ -219,7 +229,7 @@ class ControlPage:
         except OSError:
             return False
         try:
-            if private.identity != self._file.identity or not private.lock(LOCK_DEADLINE_S):
+            if private.identity != self._file.identity or not private.lock(deadline_s):
                 return False
             for drop, count in counts.items():
                 offset = _DROPS_AT + 8 * drop

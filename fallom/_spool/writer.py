@@ -158,6 +158,7 @@ class SpoolWriter:
     def abandon(self) -> None:
         """Close the segments without sealing them: their directory is not ours any more."""
         with self._current_lock():
+            self._refused.clear()
             for destination in list(self._open):
                 self._leave(destination, sealed=False)
 

@@ -130,9 +130,8 @@ def _summary(letter: Letter) -> dict[str, Any]:
 
 
 def _everything(letter: Letter) -> dict[str, Any]:
-    return _plain(
-        {**_summary(letter), "resource": dict(letter.resource), "record": _record(letter)}
-    )
+    parts = {"resource": letter.resource, "record": _record(letter)}
+    return {**_summary(letter), **{name: _plain(part) for name, part in parts.items()}}
 
 
 def _record(letter: Letter) -> dict[str, Any]:
