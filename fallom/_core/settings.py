@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,8 @@ from fallom._core.errors import ConfigurationError, UnknownParameterError
 __all__ = ["Settings", "is_hosted", "resolve_settings", "settings_from_dict", "settings_to_dict"]
 
 _MIB = 1 << 20
-_FALSE_WORDS = ("false", "0", "no")  # as the published SDKs read FALLOM_CAPTURE_CONTENT
+_FALSE_WORDS = ("false", "0", "no", "off")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,9 @@ class Settings:
     @property
     def metrics_endpoint(self) -> str:
         """Where custom metrics are posted."""
-        return (
-            f"{self.traces_url}/spans" if self.metrics_protocol == "json" else self.traces_endpoint
-        )
+        if self.metrics_protocol == "json":
+            return f"{self.traces_url.removesuffix('/v1/traces')}/spans"
+        return self.traces_endpoint
 
     @property
     def exposures_endpoint(self) -> str:
@@ -181,7 +183,8 @@ def _url(source: str, raw: Any) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{source} is {url!r}: {error}; {expected}.", source) from None
+        shown = _shown(url, f": {error}")
+        raise ConfigurationError(f"{source} {shown}; {expected}.", source) from None
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(
             f"{source} holds a user name or password; use api_key or traces_headers for credentials.",
@@ -189,12 +192,18 @@ def _url(source: str, raw: Any) -> str:
         )
     unusable = parts.scheme not in ("http", "https") or not parts.hostname or port == 0
     if unusable or any(c.isspace() or not c.isprintable() for c in url):
-        raise ConfigurationError(f"{source} is {url!r}; {expected}.", source)
+        raise ConfigurationError(f"{source} {_shown(url)}; {expected}.", source)
     if parts.query or parts.fragment:
-        raise ConfigurationError(
-            f"{source} is {url!r}: a base URL has no query and no fragment; {expected}.", source
-        )
-    return url.rstrip("/")
+        what = ": a base URL has no query and no fragment"
+        raise ConfigurationError(f"{source} {_shown(url, what)}; {expected}.", source)
+    return url.rstrip("/?#")
+
+
+def _shown(url: str, what: str = "") -> str:
+    """Give what is wrong with a URL, and the URL as far as it can hold no secret."""
+    if "@" in url:
+        return "is not a URL, and holds what may be a password"
+    return f"is {re.split('[?#]', url)[0]!r}{what}"
 
 
 def _headers(source: str, raw: Any) -> dict[str, str]:
@@ -205,13 +214,14 @@ def _headers(source: str, raw: Any) -> dict[str, str]:
             source,
         )
     for name, value in pairs.items():
-        fit = isinstance(name, str) and isinstance(value, str) and name.isascii() and name
-        if not fit or any(c in f"{name}{value}" for c in "\r\n\0"):
+        fit = isinstance(name, str) and isinstance(value, str) and _HEADER_NAME.fullmatch(name)
+        if not fit or not (value.isascii() and value.strip().isprintable()):
             raise ConfigurationError(
-                f"{source}: header {name!r} needs a name and a value that are text of one line.",
+                f"{source}: header {name!r} needs a name of letters, digits and dashes, and a value "
+                "of one line of ASCII.",
                 source,
             )
-    return dict(pairs)
+    return {name: value.strip() for name, value in pairs.items()}
 
 
 def _key_values(source: str, raw: str) -> dict[str, str]:
@@ -233,7 +243,7 @@ def _flag(source: str, raw: Any) -> bool:
     if isinstance(raw, bool):
         return raw
     word = str(raw).strip().lower()
-    if word in (*_FALSE_WORDS, "off"):
+    if word in _FALSE_WORDS:
         return False
     if word in ("true", "1", "yes", "on"):
         return True
