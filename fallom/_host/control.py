@@ -111,7 +111,7 @@ class ControlPage:
     def __init__(self, file: File) -> None:
         """Map an open page; use ``ControlPage.open``."""
         self._file = file
-        self._map = mmap.mmap(file.fd, PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._map = _map(file.fd)
         self._bytes = memoryview(self._map)
         self._words = self._bytes.cast("Q")
 
@@ -142,6 +142,15 @@ class ControlPage:
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == self._file.identity and self._file.is_ours()
+
+    def __del__(self) -> None:
+        # Before Python 3.13 a map keeps a descriptor of its own, and closes that number when it goes. A
+        # host that daemonised has closed it and may have got it for a file of its own: then 4 KiB of
+        # address space are left behind instead.
+        if hasattr(self, "_words") and self._file.fd >= 0 and not self._file.is_ours():
+            import ctypes  # once in the life of such a process
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._map))
 
     def close(self) -> None:
         """Unmap; the page must not be used afterwards."""
@@ -309,6 +318,12 @@ def pack_version(version: str) -> int:
 def unpack_version(packed: int) -> str:
     """Give the text of a packed version, for people."""
     return f"{packed >> 40}.{packed >> 20 & 0xFFFFF}.{packed & 0xFFFFF}"
+
+
+def _map(fd: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False)
+    return mmap.mmap(fd, PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
 
 
 def _pack(value: int) -> bytes:
