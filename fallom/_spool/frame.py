@@ -32,7 +32,7 @@ import enum
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -144,13 +144,10 @@ def decode_record(payload: bytes) -> Any:
         RecordError: It is no single msgpack value, or nested too deeply.
     """
     try:
-        return msgpack.unpackb(
-            payload,
-            raw=False,
-            strict_map_key=False,
-            unicode_errors="surrogatepass",
-            ext_hook=_no_extension,
-        )
+        try:
+            return msgpack.unpackb(payload, **_UNPACKING)
+        except TypeError:  # a key of several values, which msgpack can say and Python cannot hash
+            return msgpack.unpackb(payload, object_pairs_hook=_mapping, **_UNPACKING)
     except (ValueError, RecursionError, msgpack.UnpackException, TypeError) as error:
         raise RecordError(f"{type(error).__name__}: {error}") from None
 
@@ -233,3 +230,15 @@ def _may_be_incomplete(data: bytes, position: int) -> bool:
 
 def _no_extension(code: int, _data: bytes) -> Any:
     raise ValueError(f"msgpack extension {code} is not used by fallom")
+
+
+def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {str(name) if isinstance(name, list) else name: value for name, value in pairs}
+
+
+_UNPACKING: Final[dict[str, Any]] = {
+    "raw": False,
+    "strict_map_key": False,
+    "unicode_errors": "surrogatepass",
+    "ext_hook": _no_extension,
+}
