@@ -1,4 +1,4 @@
-"""Any file of the state directory is damaged at rest: the next worker and flusher go on as if nothing were."""
+"""Any file of the state directory is damaged at rest: the next worker and flusher go on all the same."""
 
 from __future__ import annotations
 
