@@ -166,7 +166,9 @@ def _start(settings: Settings, directory: StateDirectory, environ: Mapping[str, 
     log = _open_log(directory)
     read_end, write_end = os.pipe()
     try:
-        os.write(write_end, boot)
+        os.set_blocking(write_end, False)  # a user with a thousand pipes gets small ones
+        if os.write(write_end, boot) != len(boot):
+            raise OSError(11, "the pipe to the flusher is too small")
         os.close(write_end)
         write_end = -1
         actions = [
