@@ -327,3 +327,38 @@ TestSpool.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+# What the machine once found, step by step.
+
+FIRST: Any = SimpleNamespace(draw=lambda _: 0)
+
+
+def test_what_is_written_after_a_cut_below_the_accepted_offset_is_given() -> None:
+    spool: Any = Spool()
+    spool.record(writer=0, size=100, count=3)
+    spool.read(items=10, size=2000)
+    spool.accept()
+    spool.kill(writer=0)
+    spool.tear(data=FIRST, cut=200)
+    spool.record(writer=0, size=10, count=1)
+    spool.what_is_left_is_known()
+    spool.teardown()
+
+
+def test_what_is_written_after_a_cut_within_the_head_is_given() -> None:
+    spool: Any = Spool()
+    spool.record(writer=0, size=0, count=1)
+    spool.kill(writer=0)
+    spool.tear(data=FIRST, cut=75)
+    spool.record(writer=0, size=0, count=1)
+    spool.what_is_left_is_known()
+    spool.teardown()
+
+
+def test_a_flipped_bit_in_the_format_s_number_costs_nothing() -> None:
+    spool: Any = Spool()
+    spool.record(writer=0, size=0, count=1)
+    spool.flip_in_head(data=FIRST, offset=8, bit=1)
+    spool.reopen()
+    spool.teardown()
