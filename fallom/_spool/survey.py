@@ -5,11 +5,12 @@ For ``flush`` in a worker, for a flusher that wants to leave, and for people.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from fallom._host.files import File, open_file
+from fallom._host.files import File, UnsafeFileError, open_file
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
@@ -59,14 +60,18 @@ def count_left(spool: File, marks: Iterable[Mark], target_of: Mapping[Destinatio
     """Count the records before the marks that are not accepted; reads the segments."""
     total = 0
     for mark in marks:
-        file = _open(spool, mark.name)
+        try:
+            file = _open(spool, mark.name)
+        except OSError:
+            total += 1  # unreadable now, so not known to be delivered
+            continue
         if file is not None:
             try:
                 target = target_of[mark.name.destination]
                 accepted = read_accepted(file, mark.name, target)
                 total += count_records(file, mark.name, accepted, mark.end)
             except OSError:
-                total += 1  # unreadable now, so certainly not delivered
+                total += 1
             finally:
                 file.close()
     return total
@@ -76,12 +81,16 @@ def writers_of(spool: File) -> int:
     """Count the live segments whose lock is held; by a writer, as far as anyone can tell."""
     writers = 0
     for name in segment_names(spool):
-        file = None if name.is_sealed else _open(spool, name)
+        try:
+            file = None if name.is_sealed else _open(spool, name)
+        except OSError:
+            writers += 1  # not known to be gone
+            continue
         if file is not None:
             try:
                 writers += not file.lock()
             except OSError:
-                writers += 1  # not known to be gone
+                writers += 1
             finally:
                 file.close()  # of its own descriptor: frees the lock that it may have taken
     return writers
@@ -90,8 +99,11 @@ def writers_of(spool: File) -> int:
 def _progress(
     spool: File, name: SegmentName, target_of: Mapping[Destination, bytes]
 ) -> tuple[int, int]:
-    """Give (size, accepted offset); equal ones for a segment that is gone."""
-    file = _open(spool, name)
+    """Give (size, accepted offset); for a segment that is gone, an offset beyond any size."""
+    try:
+        file = _open(spool, name)
+    except OSError:
+        return 1, 0
     if file is None:
         return 0, 1 << 62
     try:
@@ -104,10 +116,15 @@ def _progress(
 
 
 def _open(spool: File, name: SegmentName) -> File | None:
-    """Open a segment under the name it had, or under the one that it got when it was sealed."""
+    """Open a segment under the name it had, or under the one that it got when it was sealed.
+
+    Returns:
+        None when it is gone, or there is something in its place that is no segment.
+
+    Raises:
+        OSError: It may be there, and cannot be opened now.
+    """
     for is_sealed in (name.is_sealed, True):
-        try:
+        with contextlib.suppress(FileNotFoundError, UnsafeFileError):
             return open_file(spool, name._replace(is_sealed=is_sealed).file_name(), os.O_RDWR)
-        except OSError:
-            continue
     return None
