@@ -7,6 +7,7 @@ in its context too, so that what it instruments below (an HTTP request, a query)
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = [
     "activate",
     "active_span",
     "deactivate",
+    "doubled_attributes",
     "is_llm_client_scope",
     "parent_of_call",
 ]
@@ -51,24 +53,23 @@ def active_span() -> tuple[bytes, bytes] | None:
     return _trace_id(context), _span_id(context)
 
 
-def parent_of_call() -> tuple[tuple[bytes, bytes] | None, Any]:
-    """Give the parent of a call to a model that begins here, and the span that records the same call.
+def parent_of_call() -> tuple[bytes, bytes] | None:
+    """Give the parent of a call to a model that begins here: trace id, and span id or nothing.
 
     An instrumentation of the client library, if there is one, has begun a span of its own around the
     method that led here. Ours takes its place, and it is marked so that the spool takes only one.
-
-    Returns:
-        (trace id, span id or empty), or None; and the attributes of the doubled span, or None.
     """
-    span = _current()
+    span = _doubled()
     if span is None:
-        return _ours.get(), None
-    context = span.get_span_context()
-    scope = getattr(span, "instrumentation_scope", None)
-    if scope is None or not span.is_recording() or not is_llm_client_scope(scope.name):
-        return (_trace_id(context), _span_id(context)), None
+        return active_span()
     span.set_attribute(DOUBLED, True)
-    return (_trace_id(context), _span_id(span.parent) if span.parent else b""), span.attributes
+    return _trace_id(span.get_span_context()), _span_id(span.parent) if span.parent else b""
+
+
+def doubled_attributes() -> Mapping[str, Any]:
+    """Give the attributes of the span that records the call which begins here too; none without one."""
+    span = _doubled()
+    return {} if span is None else span.attributes or {}
 
 
 def is_llm_client_scope(scope: str) -> bool:
@@ -117,6 +118,15 @@ def deactivate(active: Active) -> None:
         # Another context than the one it was made active in: a generator or coroutine that is closed
         # wherever the collector runs. That context never had it.
         return
+
+
+def _doubled() -> Any:
+    """Give the active span if it is that of an instrumented client."""
+    span = _current()
+    scope = getattr(span, "instrumentation_scope", None)
+    if scope is None or not span.is_recording() or not is_llm_client_scope(scope.name):
+        return None
+    return span
 
 
 def _current() -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +111,8 @@ def _instrumenting(candidates: Sequence[Instrumentation]) -> Callable[[], None]:
     def instrument() -> None:
         if not current().settings.auto_instrument:  # another init has said so since
             return
-        for candidate in candidates:
+        # What the application has set up itself comes first: a second one would double its spans.
+        for candidate in sorted(candidates, key=_is_set_up, reverse=True):
             try:
                 _instrument(candidate)
             except Exception as error:  # noqa: BLE001  # the edge guard: others' code, in an import
@@ -119,6 +121,13 @@ def _instrumenting(candidates: Sequence[Instrumentation]) -> Callable[[], None]:
                 return
 
     return instrument
+
+
+def _is_set_up(candidate: Instrumentation) -> bool:
+    """Tell whether the application uses an instrumentation already; it is one object a process."""
+    instrumentor = getattr(sys.modules.get(candidate.module), candidate.name, None)
+    found = getattr(instrumentor, "_instance", None)
+    return bool(getattr(found, "is_instrumented_by_opentelemetry", False))
 
 
 def _warn(what: str, error: BaseException) -> None:

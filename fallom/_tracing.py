@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fallom._active_span import Active, activate, active_span, deactivate, parent_of_call
-from fallom._context import CURRENT_SESSION, take_prompt_tag
+from fallom._active_span import (
+    Active,
+    activate,
+    active_span,
+    deactivate,
+    doubled_attributes,
+    parent_of_call,
+)
+from fallom._context import CURRENT_SESSION, PromptTag, take_prompt_tag
 from fallom._core.span import AttributeValue, SessionContext, Span
 from fallom._runtime import current
 from fallom._session_attributes import assigned_attributes, session_attributes
@@ -39,7 +46,8 @@ class ContextTracing:
         """Give the attributes of session and assignment, and the prompt tag, which is then taken."""
         attributes = self._attributes()
         if takes_prompt:
-            attributes.update(_prompt_attributes())
+            tag = take_prompt_tag()
+            attributes.update(self._prompt_taken() if tag is None else _prompt_attributes(tag))
         return attributes
 
     def parent(self) -> tuple[bytes, bytes] | None:
@@ -48,7 +56,7 @@ class ContextTracing:
 
     def parent_of_call(self) -> tuple[bytes, bytes] | None:
         """Give the parent of a call that begins here; one that an instrumentation records too is one."""
-        return parent_of_call()[0]
+        return parent_of_call()
 
     def activate(self, trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
         """Make a span the active one of this context."""
@@ -73,6 +81,10 @@ class ContextTracing:
     def _attributes(self) -> dict[str, AttributeValue]:
         return context_attributes()
 
+    def _prompt_taken(self) -> Mapping[str, AttributeValue]:
+        """Give the tag's attributes where another span of the same call took it."""
+        return {}
+
 
 class SessionTracing(ContextTracing):
     """Traces for one session, whatever the context's is."""
@@ -92,6 +104,10 @@ class SessionTracing(ContextTracing):
     def _attributes(self) -> dict[str, AttributeValue]:
         return self._give_attributes()
 
+    def _prompt_taken(self) -> Mapping[str, AttributeValue]:
+        taken = doubled_attributes()
+        return {name: taken[name] for name in taken if name.startswith(_PROMPT_NAMES)}
+
 
 def context_attributes() -> dict[str, AttributeValue]:
     """Give the attributes of the context's session and of its model's assignment; none without one."""
@@ -105,19 +121,14 @@ def context_attributes() -> dict[str, AttributeValue]:
 
 def known_assignment(config_key: str, session_id: str) -> dict[str, AttributeValue]:
     """Give the attributes of the assignment that this process last made; none if it made none."""
-    assigned = current().assignment_of(config_key, session_id)
+    assigned = current().assignments.find(config_key, session_id)
     if assigned is None:
         return {}
     version, assignment = assigned
     return assigned_attributes(version, assignment.index, assignment.reason)
 
 
-def _prompt_attributes() -> Mapping[str, AttributeValue]:
-    """Give the prompt tag's attributes; where an instrumentation's span of the same call took it, its."""
-    tag = take_prompt_tag()
-    if tag is None:
-        taken = parent_of_call()[1] or {}
-        return {name: taken[name] for name in taken if name.startswith(_PROMPT_NAMES)}
+def _prompt_attributes(tag: PromptTag) -> Mapping[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         "fallom.prompt_key": tag.key,
         "fallom.prompt_version": tag.version,

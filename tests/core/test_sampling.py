@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fallom
-from fallom import trace
+from fallom import _runtime, trace
 from fallom._core.assignment import bucket_of
 from fallom._core.sampling import is_sampled
+from fallom._host.control import Drop
 from fallom._tracing import ContextTracing
 from tests.support.spans import recorded_spans
 
@@ -73,3 +75,22 @@ def test_metrics_are_recorded_whatever_the_rate(state_dir: Path) -> None:
     fallom.init(**HERE, flusher="external", sample_rate=0)
     trace.span({"score": 1}, config_key="app", session_id="s")
     assert fallom.status()["spool"]["unaccepted_bytes"] > 0
+
+
+def test_what_is_left_out_is_no_news_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    fallom.init(**HERE, flusher="external", sample_rate=0)
+    for _ in range(3):
+        with trace.step("x"):
+            pass
+        pass_drops_on()
+    assert fallom.status()["sampled_out"] == 3
+    assert not caplog.records
+    _runtime.current().count_drop(Drop.DISK)
+    pass_drops_on()
+    assert "dropped: disk" in caplog.text
+
+
+def pass_drops_on() -> None:
+    runtime = _runtime.current()
+    runtime._looked_ns = 0  # a second has passed
+    runtime.look()

@@ -102,6 +102,17 @@ def test_spans_of_one_resource_stand_together_in_order() -> None:
     assert attributes_of(request.resource_spans[1].resource) == first
 
 
+def test_what_a_span_s_own_resource_says_wins_over_its_process_s() -> None:
+    own = make_span(2, resource={"service.name": "shop", "more": 1})
+    same = make_span(3, resource={"service.name": "shop", "more": 1}, scope=Scope("other"))
+    groups = decoded(make_span(1), own, same, resource={"service.name": "s", "host.name": "h"})
+    plain, other = groups.resource_spans
+    assert attributes_of(plain.resource) == {"service.name": "s", "host.name": "h"}
+    expected = {"service.name": "shop", "host.name": "h", "more": 1}
+    assert attributes_of(other.resource) == expected
+    assert [scope.spans[0].name for scope in other.scope_spans] == ["span 2", "span 3"]
+
+
 def test_our_own_scope_is_named_and_others_keep_theirs() -> None:
     other = make_span(2, scope=Scope("other", "1", "https://schema", {"k": "v"}))
     scopes = decoded(make_span(1), other).resource_spans[0].scope_spans

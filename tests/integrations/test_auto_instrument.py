@@ -135,6 +135,21 @@ assert len(theirs.get_finished_spans()) == 3, theirs.get_finished_spans()
     assert len({span.trace_id for span in spans}) == 1
 
 
+def test_an_instrumentation_that_the_application_set_up_itself_is_the_one(
+    tmp_path: Path, state_dir: Path
+) -> None:
+    code = f"""
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+from {TRACELOOP} import OpenAIInstrumentor
+OpenAIInstrumentor().instrument()
+"""
+    run_script(code + BEGIN + "ask()\n", tmp_path)
+    (span,) = recorded_spans(state_dir)
+    assert span.scope.name.startswith(TRACELOOP)
+
+
 def test_a_provider_that_the_application_sets_later_is_its_own(
     tmp_path: Path, state_dir: Path
 ) -> None:
