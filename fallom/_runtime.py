@@ -17,36 +17,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fallom._core.assignment import Assignment
+from fallom._assignments import Assignments
 from fallom._core.errors import FallomError, StateDirectoryError
 from fallom._core.limits import shed_content
 from fallom._core.masking import guarded_mask
-from fallom._core.recent import Recent, RecentValues
 from fallom._core.sampling import is_sampled
 from fallom._core.settings import Settings, resolve_settings
 from fallom._core.span import Exposure, Span, Wish
 from fallom._drops import Drops
-from fallom._flusher.spawn import FAILURES_BEFORE_WARNING, Started, ensure_flusher, last_log_line
-from fallom._host.control import Drop, pack_version
+from fallom._host.control import Drop
 from fallom._host.files import File
 from fallom._host.forks import ForkGuard
 from fallom._host.place import Place
 from fallom._packing import packed
+from fallom._patience import Patience
 from fallom._snapshot.reader import SnapshotReader
 from fallom._spool.frame import Kind, RecordError
 from fallom._spool.quota import segment_bytes_max
 from fallom._spool.room import Room
 from fallom._spool.segment import Destination
 from fallom._spool.writer import SpoolWriter
-from fallom._version import __version__
+from fallom._watch import FlusherWatch
 from fallom._worker_resource import worker_resource
 
 __all__ = ["Runtime", "current", "reset", "start"]
 
 LOOK_EVERY_NS = 1_000_000_000
-ENSURE_AGAIN_NS = 20_000_000  # no flusher can have come and gone within that
-EXPOSURES_REMEMBERED = 8_000
-MISSING_FOR_S = 60.0  # a pinned version that did not come is not asked for again before
 
 _logger = logging.getLogger("fallom")
 
@@ -72,19 +68,16 @@ class Runtime:
         self._room = Room(settings.spool_bytes_max, settings.spool_segments_max)
         self._drops = Drops()
         self._reset_for_process()
-        self._exposed = Recent(EXPOSURES_REMEMBERED)
-        self._assigned: RecentValues[tuple[int, Assignment]] = RecentValues(EXPOSURES_REMEMBERED)
+        self.assignments = Assignments()
 
     def _reset_for_process(self) -> None:
         """Drop what must not cross a fork."""
         self._pid = os.getpid()
         self._look_lock = threading.Lock()
         self._looked_ns = 0
-        self._ensured_ns = 0
-        self._handed_over = False
+        self._watch = FlusherWatch(self.settings, self._drops.warn)
+        self._patience = Patience(self.settings.cold_start_timeout_s)
         self._drops.forget()
-        self._wait_until_s: float | None = None  # of the cold start: one deadline a process
-        self._missing_until_s: dict[tuple[str, int], float] = {}
 
     def after_fork(self) -> None:
         """Become the runtime of a forked child. Runs as a hook as well: no I/O that can block."""
@@ -147,29 +140,10 @@ class Runtime:
         if not place.page.is_alive(now_ns) or now_ns - self._looked_ns >= LOOK_EVERY_NS:
             self._look(now_ns)
 
-    def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> bool:
-        """Record an assignment, once per session as far as bounded memory can tell. Never raises.
-
-        Returns:
-            Whether it was recorded now.
-        """
-        known = hash((config_key, version, session_id, model))
-        if known in self._exposed:
-            return False
-        self._exposed.add(known)
+    def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
+        """Record that a session got a model. Never raises."""
         exposure = Exposure(config_key, version, session_id, model, time.time_ns())
         self.record_values(Destination.EXPOSURES, Kind.EXPOSURE, exposure)
-        return True
-
-    def remember_assignment(
-        self, config_key: str, version: int, session_id: str, assigned: Assignment
-    ) -> None:
-        """Remember what decided for a session, for its spans."""
-        self._assigned.remember(hash((config_key, session_id)), (version, assigned))
-
-    def assignment_of(self, config_key: str, session_id: str) -> tuple[int, Assignment] | None:
-        """Give the config's version and the assignment that this process last made for a session."""
-        return self._assigned.find(hash((config_key, session_id)))
 
     def count_drop(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next look."""
@@ -210,32 +184,21 @@ class Runtime:
             self._look(now_ns)
 
     def is_waiting_over(self, now_s: float) -> bool:
-        """Tell whether a read need not wait (any more) for the first publish.
-
-        The deadline is one for the process and starts at the first read that has to wait.
-        """
+        """Tell whether a read need not wait (any more) for the first publish."""
         if not self.snapshot.is_empty() or (self._place or self._find_place()) is None:
             return True
-        if self._wait_until_s is None:
-            self._wait_until_s = now_s + self.settings.cold_start_timeout_s
-        return now_s >= self._wait_until_s
+        return self._patience.is_over(now_s)
 
     def wish(self, config_key: str, version: int) -> float | None:
         """Ask the flusher for a pinned version.
 
         Returns:
-            Until when (monotonic s) it is worth waiting for; None if it was asked for in vain a short
-            while ago.
+            Until when (monotonic s) it is worth waiting for; None if it was asked for in vain lately.
         """
-        now_s = time.monotonic()
-        wanted = (config_key, version)
-        if self._missing_until_s.get(wanted, 0.0) > now_s:
-            return None
-        if len(self._missing_until_s) > 1000:  # a bound, should versions be made up by somebody
-            self._missing_until_s.clear()
-        self._missing_until_s[wanted] = now_s + MISSING_FOR_S
-        self.record_values(Destination.WISHES, Kind.WISH, Wish(config_key, version))
-        return now_s + self.settings.cold_start_timeout_s
+        until_s = self._patience.for_version(config_key, version, time.monotonic())
+        if until_s is not None:
+            self.record_values(Destination.WISHES, Kind.WISH, Wish(config_key, version))
+        return until_s
 
     # The place, and the look.
 
@@ -317,7 +280,7 @@ class Runtime:
                 # also a process that so far only reads.
                 self._writer.hold(Destination.WISHES, now_ns)
                 self._drops.pass_on(place.page, place.directory.root)
-            self._ensure(place, now_ns, is_due)
+            self._watch.ensure(place, now_ns, is_due)
         except OSError as error:
             self._drops.warn("the state directory cannot be used now", str(error))
         finally:
@@ -332,36 +295,6 @@ class Runtime:
             self._place_tried_ns = 0
         if self._place is None:
             self._find_place(now_ns)
-
-    def _ensure(self, place: Place, now_ns: int, is_due: bool) -> None:
-        """Start a flusher if there is none, or a candidate if ours is of a higher version.
-
-        A stale beat says that there is none; so does, sooner, the leader's lock, which is probed at
-        every look that is due, the first one of a process included.
-        """
-        if self.settings.flusher != "process":
-            return
-        is_alive = place.page.is_alive(now_ns)
-        is_older = is_alive and place.page.flusher_version() < pack_version(__version__)
-        is_hand_over = is_older and not self._handed_over
-        if is_alive and not is_due:
-            return
-        if now_ns - self._ensured_ns < ENSURE_AGAIN_NS:
-            return
-        self._ensured_ns = now_ns
-        found, failures = ensure_flusher(
-            self.settings, place.directory, place.page, now_ns, is_hand_over=is_hand_over
-        )
-        self._handed_over = self._handed_over or is_hand_over
-        if found is Started.FAILED:
-            self._drops.warn(
-                "no flusher can be started", "set FALLOM_PYTHON to a Python interpreter"
-            )
-        if failures >= FAILURES_BEFORE_WARNING:
-            last = last_log_line(place.directory)
-            self._drops.warn(
-                f"{failures} flushers in a row did not start", last or "its log is empty"
-            )
 
     def _spool(self) -> File | None:
         """Give the spool directory; asked when a segment is opened, so often enough for this check."""

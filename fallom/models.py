@@ -91,10 +91,12 @@ def get(
             runtime.look_if_due()
         if config is not None:
             model = config.models[choose(config, session_id, customer_id, context)]
-            if runtime.record_exposure(config.key, config.version, session_id, model):
+            made = config.key, config.version, session_id
+            if runtime.assignments.is_new(*made, model):
+                runtime.record_exposure(*made, model)
                 # Only now, so that a session whose model is asked for again pays nothing for it.
                 assigned = explain_assignment(config, session_id, customer_id, context)
-                runtime.remember_assignment(config.key, config.version, session_id, assigned)
+                runtime.assignments.remember(*made, assigned)
             return model
     except Exception as error:  # noqa: BLE001 - the edge guard of this call
         if not fallback:
