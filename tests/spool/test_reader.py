@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fallom._host.files import File, open_directory, open_file
+from fallom._spool import segment as segment_module
 from fallom._spool import tail as tail_module
 from fallom._spool.frame import Kind, encode_frame
 from fallom._spool.reader import DELETE_AFTER_NS, count_records
@@ -273,11 +273,11 @@ def test_a_damaged_head_costs_no_record(spool: File, reading: Reading) -> None:
 
 
 def test_a_segment_of_a_later_version_is_left_alone_and_told_once(
-    spool: File, spool_path: Path, reading: Reading
+    spool: File, spool_path: Path, reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = Segment(spool, {}).add("later").seal()
-    file = open_file(spool, name.file_name(), os.O_RDWR)
-    os.pwrite(file.fd, struct.pack("<I", 2), 8)
+    with monkeypatch.context() as patched:
+        patched.setattr(segment_module, "FORMAT", segment_module.FORMAT + 1)
+        name = Segment(spool, {}).add("later").seal()
     Segment(spool, {}).add("ours")
     before = (spool_path / name.file_name()).read_bytes()
     assert reading.take_all() == ["ours"]
