@@ -172,6 +172,7 @@ def status() -> dict[str, Any]:
         ``version``, ``beat_age_s``, ``paused_s``); ``snapshot`` (``generation``, ``age_s``); ``spool``
         (``segments``, ``allocated_bytes``, ``unaccepted_bytes``, ``limit_bytes``); ``sent`` (counts
         since the state directory was made); ``dropped`` (counts by reason, without zeros);
+        ``sampled_out`` (spans of sessions that sampling leaves out);
         ``last_error`` (a sentence, "" for none).
     """
     runtime = current()

@@ -37,7 +37,8 @@ SHED_MARK = "fallom.shed"  # attribute: bodies were left out because the spool i
 CONTENT = frozenset(
     "gen_ai.input.messages gen_ai.output.messages gen_ai.system_instructions gen_ai.tool.definitions "
     "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.prompt gen_ai.completion "
-    "gen_ai.event.content gen_ai.choice input.value output.value".split()
+    "gen_ai.event.content gen_ai.choice gen_ai.retrieval.query.text gen_ai.retrieval.documents "
+    "input.value output.value fallom.input fallom.output".split()
 )
 
 _INT64_MAX = (1 << 63) - 1
