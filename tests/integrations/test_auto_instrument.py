@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_provider import Provider, chat_reply
+from fake_provider import Provider, Reply, chat_reply
 
 from fallom._auto_instrument import Instrumentation, find_instrumentations
 from tests.support.scripts import run_script
@@ -245,3 +245,37 @@ def test_what_is_installed_here_is_found() -> None:
     found: Any = find_instrumentations(sys.path)
     assert {one.module for one in found["openai"]} <= {GENAI, TRACELOOP}
     assert found["openai"]
+
+
+def test_the_span_that_anthropic_s_client_makes_itself_is_not_doubled(
+    provider: Provider, tmp_path: Path, state_dir: Path
+) -> None:
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": []}
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    provider.always = Reply({**message, "stop_reason": "end_turn", "usage": usage})
+    code = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+theirs = InMemorySpanExporter()
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(SimpleSpanProcessor(theirs))
+trace.set_tracer_provider(provider)
+import fallom
+from fallom.opentelemetry import FallomSpanProcessor
+provider.add_span_processor(FallomSpanProcessor())
+fallom.init(flusher="external", auto_instrument=False)
+import os
+from anthropic import Anthropic
+bare = Anthropic(api_key="k", base_url=os.environ["OPENAI_BASE_URL"], max_retries=0)
+client = fallom.session("my-agent", "session-1").wrap_anthropic(bare)
+for each in (client, bare):
+    each.messages.create(model="c", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
+assert len(theirs.get_finished_spans()) == 2, theirs.get_finished_spans()
+"""
+    run_script(code, tmp_path)
+    scopes = [span.scope.name for span in recorded_spans(state_dir)]
+    assert [bool(scope) for scope in scopes] == [False, True]
+    ours = recorded_spans(state_dir)[0]
+    assert ours.attributes["fallom.session_id"] == "session-1"
