@@ -143,7 +143,7 @@ def test_privacy_mode_keeps_what_a_provider_s_error_repeats(
         raise RuntimeError(f"cannot digest: {secret}")
 
     monkeypatch.setattr(client._client, "send", refuse)
-    with pytest.raises(Exception, match="digest|error"):
+    with pytest.raises(Exception, match=r"digest|error"):
         client.chat.completions.create(
             model="m", messages=[{"role": "user", "content": f"{secret} A"}]
         )
