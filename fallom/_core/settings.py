@@ -53,7 +53,7 @@ class Settings:
     segment_bytes_max: int = 8 * _MIB  # FALLOM_SEGMENT_BYTES_MAX, 4 KiB to 1 GiB
     fsync: str = "none"  # FALLOM_FSYNC: "none", "interval" (by the flusher) or "always"
     metrics_protocol: str = "otlp"  # FALLOM_METRICS_PROTOCOL: "otlp" or "json"
-    sample_rate: float = 1.0  # FALLOM_SAMPLE_RATE, 0 to 1: the share of sessions whose spans are kept
+    sample_rate: float = 1.0  # FALLOM_SAMPLE_RATE, 0 to 1: share of sessions with spans
     auto_instrument: bool = True  # FALLOM_AUTO_INSTRUMENT: use OpenTelemetry's that are installed
 
     @property

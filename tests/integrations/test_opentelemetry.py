@@ -13,7 +13,7 @@ from opentelemetry import trace as otel
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 
 import fallom
 from fallom import _runtime, prompts
@@ -161,8 +161,21 @@ def test_the_exporter_records_what_it_is_handed(state_dir: Path) -> None:
     provider.shutdown()
 
 
-def test_a_span_that_its_sampler_left_out_is_not_recorded(state_dir: Path) -> None:
-    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+class RecordOnly(Sampler):
+    """Has spans recorded for processors in the application, and not sent."""
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        return SamplingResult(Decision.RECORD_ONLY)
+
+    def get_description(self) -> str:
+        return "record only"
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, RecordOnly()], ids=["off", "record only"])
+def test_a_span_that_its_sampler_left_out_is_not_recorded(
+    state_dir: Path, sampler: Sampler
+) -> None:
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     provider.add_span_processor(FallomSpanProcessor())
     provider.get_tracer("t").start_span("s").end()
     assert recorded_spans(state_dir) == []
