@@ -63,8 +63,10 @@ def directory(path: Path, _: Path) -> None:
 
 def use_all() -> None:
     """Record, read, look, and run a flusher to its end, as a host would."""
+    fallom.init(flusher="process")  # which starts one: its log and its locks are files here too
     for number in range(20):
         trace.span({"number": number}, config_key="app", session_id="s")
+    fallom.flush(1.0)
     assert fallom.models.get("app", "s", fallback="f") == "f"
     fallom.status()
     command = [sys.executable, "-m", "fallom", "flusher", "--once"]
