@@ -19,7 +19,7 @@ from fallom._flusher.ship import LaneLimits
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import wait_for
 from tests.support.scripts import ROOT
-from tests.support.storm import Storm, count_delivered
+from tests.support.storm import SLOW_ANSWERS, Storm, count_delivered
 
 KILLS = 50
 FLUSHER_KILLS = 8  # of these; each waits for the next flusher
@@ -66,6 +66,7 @@ def forked_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def test_fifty_kills_of_workers_and_flushers_lose_nothing(
     cloud: LocalCloud, tmp_path: Path
 ) -> None:
+    cloud.fault(SLOW_ANSWERS)
     with Storm(tmp_path, writers=3) as storm:
         kills = [storm.kill_a_writer] * (KILLS - FLUSHER_KILLS)
         kills += [storm.kill_the_flusher] * FLUSHER_KILLS

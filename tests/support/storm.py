@@ -23,7 +23,10 @@ from fallom._host.place import Place
 from tests.support.flushers import wait_for
 from tests.support.scripts import start_script
 
-__all__ = ["Delivered", "Storm", "count_delivered"]
+__all__ = ["SLOW_ANSWERS", "Delivered", "Storm", "count_delivered"]
+
+# A batch is stored long before its answer is there: a flusher that is killed has most often one in flight.
+SLOW_ANSWERS = "drip,seconds=0.002,path=/v1/traces"
 
 WRITERS = """
 import os, signal, sys, time

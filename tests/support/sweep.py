@@ -30,7 +30,7 @@ class Sweep:
 
     folder: Path
     cycle: Callable[[Path], Callable[[Say], None]]
-    judge: Callable[[Path, Ending, bool], list[str]]  # what is not as promised after it
+    judge: Callable[[Path, Ending, bool, bool], list[str]]  # what is not as promised after it
     kinds: tuple[str, ...]  # of faults: "signal", "error", "retval"
     template: Path | None = None  # a state directory to begin with
     _points: list[Point] = field(default_factory=list)
@@ -68,7 +68,10 @@ class Sweep:
         killed = fault.startswith("signal")
         if killed and ending.status == 0:
             return ""  # this time the call was not made: its turn comes at another point
-        problems = self.judge(self._base, ending, killed)
+        # strace makes believe: the bytes of a "short write" are not there. To SQLite, which goes on behind
+        # them, that is damage, and all one may ask is that the next run mends it.
+        lies = fault.startswith("retval") and "/snapshot" in point.shown
+        problems = self.judge(self._base, ending, killed, lies)
         if ending.status != (-9 if killed else 0):
             problems.insert(0, f"status {ending.status}: {ending.said[-1:]}")
         return f"{fault} at {point}: {'; '.join(problems)}" if problems else ""
@@ -96,7 +99,8 @@ def flusher_sweep(folder: Path, kinds: tuple[str, ...]) -> Sweep:
     return Sweep(folder, flusher_cycle, _judge_flusher, kinds, template)
 
 
-def _judge_worker(base: Path, ending: Ending, killed: bool) -> list[str]:
+def _judge_worker(base: Path, ending: Ending, killed: bool, lies: bool) -> list[str]:
+    del lies  # its files survive that
     said = set(ending.said)
     recorded = said & ALL
     left = left_in(base)
@@ -122,12 +126,13 @@ def _judge_worker(base: Path, ending: Ending, killed: bool) -> list[str]:
     return problems
 
 
-def _judge_flusher(base: Path, ending: Ending, killed: bool) -> list[str]:
+def _judge_flusher(base: Path, ending: Ending, killed: bool, lies: bool) -> list[str]:
+    del killed  # the same is asked for either way
     got = Counter(line[4:] for line in ending.said if line.startswith("got "))
     left = left_in(base)
     problems = _lost(got, left)
     published = {line[10:] for line in ending.said if line.startswith("published ")}
-    if published and left.model not in {f"m{max(published)}", "m2"}:
+    if published and not lies and left.model not in {f"m{max(published)}", "m2"}:
         problems.append(f"published {published}, readable is {left.model!r}")
     repeated = sum((got + left.spool - Counter(ALL)).values())
     if repeated > BATCH:
