@@ -213,6 +213,7 @@ def test_lone_poison_spans_do_not_hold_back_what_comes_after_them(
     ship = Ship(spool, dead, reply)
     ship.waits.on_wait = lambda: segment.add(*map(make_span, (11, 12))) and None
     ship.run()
+    assert len(ship.waits.waited) == 1
     assert {11, 12} <= set(accepted)
     assert len(letters(dead_directory)) == poison
     assert left(spool) == 0

@@ -284,6 +284,25 @@ def test_sixteen_processes_that_find_a_damaged_page_set_that_one_aside(
         assert aside.read_bytes() == b"damaged"
 
 
+def test_a_page_that_another_put_in_place_meanwhile_is_not_set_aside(
+    directory: File, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "control").write_bytes(b"damaged")
+    lock, winners = File.lock, []
+
+    def win_first(self: File, deadline_s: float = 0.0) -> bool:
+        monkeypatch.setattr(File, "lock", lock)
+        winners.append(ControlPage.open(directory))
+        return lock(self, deadline_s)
+
+    monkeypatch.setattr(File, "lock", win_first)
+    page = ControlPage.open(directory)
+    assert winners[0].is_current(directory)
+    assert page.is_current(directory)
+    for each in (page, *winners):
+        each.close()
+
+
 def test_a_planted_link_is_not_followed(directory: File, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"precious")
     (folder / "control").symlink_to(tmp_path / "precious")

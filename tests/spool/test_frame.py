@@ -181,6 +181,14 @@ def test_a_length_that_cannot_be_is_not_waited_for(length: int) -> None:
     assert list(scan(data, 0, SEED)) == [Damage(0, len(data), is_incomplete=False)]
 
 
+def test_a_frame_longer_than_a_mebibyte_is_none_whatever_its_checksum() -> None:
+    payload = bytes(FRAME_BYTES_MAX)
+    prefix = b"\x01\x02\0\0" + len(payload).to_bytes(4, "little")
+    checksum = zlib.crc32(payload, zlib.crc32(prefix, SEED)).to_bytes(4, "little")
+    data = MAGIC + prefix + checksum + payload
+    assert list(scan(data, 0, SEED)) == [Damage(0, len(data), is_incomplete=False)]
+
+
 def test_a_length_that_can_be_and_runs_past_the_end_is_waited_for() -> None:
     length = FRAME_BYTES_MAX - HEADER_BYTES
     data = MAGIC + b"\1\2\0\0" + length.to_bytes(4, "little") + bytes(4) + b"payload"

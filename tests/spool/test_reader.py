@@ -108,6 +108,16 @@ def test_what_was_not_accepted_is_given_again_after_a_rewind(spool: File, readin
     ]
 
 
+def test_after_a_rewind_the_resource_is_that_of_the_position(spool: File, reading: Reading) -> None:
+    segment = Segment(spool, {"pid": 1}).add("a", "b")
+    segment.add({"pid": 2}, kind=Kind.HEADER).add("c")
+    assert reading.take(items_max=1) == ["a"]
+    reading.pieces()
+    reading.reader.rewind()
+    [piece] = reading.pieces()
+    assert [item.resource for item in piece.items] == [{"pid": 1}, {"pid": 2}]
+
+
 @pytest.mark.parametrize("accepted", range(6))
 def test_a_new_reader_goes_on_where_the_last_one_ended_with_the_right_resource(
     spool: File, accepted: int
@@ -243,6 +253,19 @@ def test_the_unfinished_end_of_a_segment_without_an_owner_is_damage(
     assert reading.take() == ["a"]
     assert [data for _, _, data in reading.damage] == [torn]
     assert reading.reader.is_drained()
+
+
+def test_an_end_that_was_finished_after_the_last_look_is_no_damage(
+    spool: File, reading: Reading
+) -> None:
+    segment = Segment(spool, {}).add("a")
+    frame = segment.frame("b")
+    segment.raw(frame[:-3])
+    reading.reader.refresh(1)
+    segment.raw(frame[-3:]).leave()
+    found = records_of(reading.reader.next_batch(100, 1 << 20))
+    assert found + records_of(reading.pieces()) == ["a", "b"]
+    assert reading.damage == []
 
 
 def test_a_torn_end_is_damage_once_the_next_owner_wrote_behind_it(
@@ -453,7 +476,7 @@ def test_a_backlog_of_more_than_may_be_open_does_not_hold_back_a_living_writer(
     spool: File,
 ) -> None:
     for number in range(20):
-        Segment(spool, {}).add(number).seal()
+        Segment(spool, {}).add(*[number] * 50).seal()
     reading = Reading(spool, tails_max=4)
     reading.pieces()
     reading.reader.rewind()
