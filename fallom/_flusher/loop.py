@@ -218,7 +218,8 @@ class Flusher:
         """Give why it is time to leave, "" if it is not."""
         if self._stop.is_set():
             return "told to stop"
-        if not (self._page.is_current(self._directory.root) and self._election.is_won()):
+        is_there = self._directory.is_intact() and self._page.is_current(self._directory.root)
+        if not (is_there and self._election.is_won()):
             return "the state directory is not the one it was"
         if self._page.successor() > pack_version(__version__):
             return "a higher version takes over"
