@@ -90,7 +90,8 @@ class Http:
         except NetworkError:
             raise
         except Exception as error:  # noqa: BLE001 - urllib3 and http.client leak errors of their own
-            if abort.fired or isinstance(error, errors.Timeout):
+            is_late = abort.fired or time.monotonic() >= give_up_at
+            if is_late or isinstance(error, errors.Timeout):
                 message = f"no whole answer within {request.deadline_s:g} s"
                 raise NetworkError("timeout", message) from None
             if isinstance(error, errors.SSLError):
