@@ -9,6 +9,7 @@ a flusher live, what was dropped. There is no other moment at which a worker doe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -66,7 +67,7 @@ class Runtime:
             settings.fsync,
         )
         self._room = Room(settings.spool_bytes_max, settings.spool_segments_max)
-        self._drops = Drops()
+        self.drops = Drops()
         self._reset_for_process()
         self.assignments = Assignments()
 
@@ -75,9 +76,9 @@ class Runtime:
         self._pid = os.getpid()
         self._look_lock = threading.Lock()
         self._looked_ns = 0
-        self._watch = FlusherWatch(self.settings, self._drops.warn)
+        self._watch = FlusherWatch(self.settings, self.drops.warn)
         self._patience = Patience(self.settings.cold_start_timeout_s)
-        self._drops.forget()
+        self.drops.forget()
 
     def after_fork(self) -> None:
         """Become the runtime of a forked child. Runs as a hook as well: no I/O that can block."""
@@ -98,15 +99,31 @@ class Runtime:
         A span of a session that is left out by sampling is counted instead; one without a session goes
         by its trace.
         """
-        if self.settings.sample_rate < 1.0:
-            session_id = span.attributes.get("fallom.session_id", span.trace_id.hex())
-            if not self.is_sampled(str(session_id)):
-                self.count_drop(Drop.SAMPLED)
-                return
+        if not self._is_kept(span):
+            self.count_drop(Drop.SAMPLED)
+            return
         place = self._place
         if place is not None and self._room.is_near(place.page, time.monotonic_ns()):
             span = shed_content(span)
         self.record_values(Destination.TRACES, Kind.SPAN, span)
+        self._writer.end(span.span_id)
+
+    def _is_kept(self, span: Span) -> bool:
+        if self.settings.sample_rate >= 1.0:
+            return True
+        session_id = span.attributes.get("fallom.session_id", span.trace_id.hex())
+        return self.is_sampled(str(session_id))
+
+    def record_start(self, span: Span) -> None:
+        """Leave word that a call began, for the case that this process dies in it. Never raises.
+
+        Where it cannot be written, or its session is left out by sampling, only the word is missing.
+        """
+        place, now_ns = self._place, time.monotonic_ns()
+        if place is None or self._room.is_near(place.page, now_ns) or not self._is_kept(span):
+            return
+        with contextlib.suppress(RecordError):
+            self._writer.start(span.span_id, packed(span), now_ns)
 
     def record_values(self, destination: Destination, kind: Kind, record: Any) -> None:
         """Put a record into the spool, cleaned and cut as far as it has to be. Never raises."""
@@ -133,7 +150,7 @@ class Runtime:
             self._writer.let_go(destination)  # the flusher deletes nothing that has a writer
         if drop is not None:
             self.count_drop(drop)
-            self._drops.hand_over(place.page, place.directory.root)
+            self.drops.hand_over(place.page, place.directory.root)
         # First the frame, then the look at the beat: a flusher that leaves does it the other way
         # round, so that whoever is later sees the other.
         now_ns = time.monotonic_ns()
@@ -147,22 +164,16 @@ class Runtime:
 
     def count_drop(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next look."""
-        self._drops.count(drop, count)
-
-    def pending_drops(self) -> dict[Drop, int]:
-        """Give the drops that are not in the page yet."""
-        return self._drops.pending()
+        self.drops.count(drop, count)
 
     def warn(self, what: str, hint: str) -> None:
         """Log a warning, at most once a minute for the same thing."""
-        self._drops.warn(what, hint)
+        self.drops.warn(what, hint)
 
     def gave_up(self, reason: str, error: BaseException) -> None:
         """Count and log that something of ours failed within a call of the application."""
         self.count_drop(Drop.INTERNAL)
-        self._drops.warn(
-            f"gave up {reason}: {type(error).__name__}", "the application is not affected"
-        )
+        self.warn(f"gave up {reason}: {type(error).__name__}", "the application is not affected")
         _logger.debug("gave up %s", reason, exc_info=error)
 
     def use_mask(self, mask: Callable[[str], str]) -> None:
@@ -229,11 +240,9 @@ class Runtime:
         """Seal the segments of this process, and leave what it dropped in the page. Never raises."""
         self._writer.seal()
         place = self._place
-        if place is not None and self._drops.pending():
-            try:
-                self._drops.pass_on(place.page, place.directory.root)
-            except OSError as error:
-                self._drops.warn("the state directory cannot be used now", str(error))
+        if place is not None and self.drops.pending():
+            with contextlib.suppress(OSError):  # they stay in this process, whose end is near
+                self.drops.pass_on(place.page, place.directory.root)
 
     def try_open_place(self) -> None:
         """Find the place now; a disk that is full for the moment is no reason to raise.
@@ -243,12 +252,12 @@ class Runtime:
         """
         try:
             self.open_place()
-        except StateDirectoryError:
-            raise
         except (
             OSError
-        ) as error:  # of the control page; looked for again in the course of later calls
-            self._drops.warn("records are dropped", str(error))
+        ) as error:  # of the control page: looked for again in the course of later calls
+            if isinstance(error, StateDirectoryError):
+                raise
+            self.warn("records are dropped", str(error))
 
     def _find_place(self, now_ns: int | None = None) -> Place | None:
         now_ns = time.monotonic_ns() if now_ns is None else now_ns
@@ -258,7 +267,7 @@ class Runtime:
         try:
             return self.open_place()
         except OSError as error:
-            self._drops.warn("records are dropped", str(error))
+            self.drops.warn("records are dropped", str(error))
             return None
 
     def _look(self, now_ns: int) -> None:
@@ -279,10 +288,10 @@ class Runtime:
                 # An open segment is what tells the flusher that somebody lives who may need it:
                 # also a process that so far only reads.
                 self._writer.hold(Destination.WISHES, now_ns)
-                self._drops.pass_on(place.page, place.directory.root)
+                self.drops.pass_on(place.page, place.directory.root)
             self._watch.ensure(place, now_ns, is_due)
         except OSError as error:
-            self._drops.warn("the state directory cannot be used now", str(error))
+            self.drops.warn("the state directory cannot be used now", str(error))
         finally:
             self._look_lock.release()
 

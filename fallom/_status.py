@@ -76,7 +76,7 @@ def _spool(place: Place | None, runtime: Runtime) -> dict[str, Any]:
 def _dropped(place: Place | None, runtime: Runtime) -> dict[str, int]:
     """Give the drops by reason, those that this process has not passed on yet included."""
     drops = place.page.drops() if place is not None else {}
-    for drop, count in runtime.pending_drops().items():
+    for drop, count in runtime.drops.pending().items():
         drops[drop.name.lower()] = drops.get(drop.name.lower(), 0) + count
     return {reason: count for reason, count in drops.items() if count}
 

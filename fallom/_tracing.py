@@ -66,6 +66,10 @@ class ContextTracing:
         """Make the span that was before the active one again."""
         deactivate(active)
 
+    def started(self, span: Span) -> None:
+        """Leave word that a call began."""
+        current().record_start(span)
+
     def record(self, span: Span) -> None:
         """Put a finished span into the spool."""
         current().record_span(span)

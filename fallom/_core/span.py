@@ -274,6 +274,12 @@ class Tracing(Protocol):
     def deactivate(self, active: Any) -> None:
         """Make the span that was before the active one again."""
 
+    def started(self, span: Span) -> None:
+        """Leave word that a call began: its span without end and content, for a process that dies.
+
+        ``record`` of a span with the same id takes it back.
+        """
+
     def record(self, span: Span) -> None:
         """Put a finished span into the spool; it is in the kernel when this returns."""
 

@@ -69,7 +69,7 @@ class Kind(enum.IntEnum):
     UNKNOWN = 0  # never written: a frame of another version
     HEADER = 1  # resource attributes of the writer, for the frames that follow
     SPAN = 2
-    START = 3  # reserved: a call that began
+    START = 3  # a call that began: its span without end and content; the span is its tombstone
     WISH = 4
     EXPOSURE = 5
     METRICS = 6

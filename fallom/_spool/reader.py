@@ -14,8 +14,9 @@ import os
 from collections.abc import Callable, Iterable
 
 from fallom._host.files import File, UnsafeFileError
+from fallom._spool.evidence import is_running, write_evidence
 from fallom._spool.segment import Destination, SegmentName, segment_names
-from fallom._spool.tail import Item, LaterFormatError, OnDamage, Piece, Tail, count_records
+from fallom._spool.tail import Item, LaterFormatError, OnDamage, Piece, Start, Tail, count_records
 
 __all__ = ["Item", "Piece", "SpoolReader", "count_records"]
 
@@ -134,12 +135,16 @@ class SpoolReader:
         writers = 0
         for tail in list(self._tails.values()):
             try:
+                if tail.starts_of_the_dead:
+                    starts, tail.starts_of_the_dead = tail.starts_of_the_dead, []
+                    self._write_evidence(tail, starts)
                 if tail.name.is_sealed:
                     self._finish_sealed(tail)
                 elif not tail.file.lock():
                     writers += 1
                 else:
                     try:
+                        self._bury(tail)
                         self._finish_ownerless(tail, monotonic_ns, leaving)
                     finally:
                         if tail.file.fd >= 0:
@@ -150,7 +155,17 @@ class SpoolReader:
 
     def is_drained(self) -> bool:
         """Tell whether all that was there at the last ``refresh`` is accepted."""
-        return not self._has_unopened and all(tail.is_done for tail in self._tails.values())
+        return not self._has_unopened and all(
+            tail.is_done and not self._owes_evidence(tail) for tail in self._tails.values()
+        )
+
+    @staticmethod
+    def _owes_evidence(tail: Tail) -> bool:
+        if tail.name.is_sealed:
+            return False
+        tail.learn()
+        starts = [*tail.starts.values(), *tail.starts_of_the_dead]
+        return any(not is_running(start) for start in starts)
 
     def close(self) -> None:
         """Close all segments."""
@@ -204,6 +219,20 @@ class SpoolReader:
         _, size, idle_since_ns = self._rested.pop(name.id, (0, -1, 0))
         if size == tail.size:
             tail.idle_since_ns = idle_since_ns
+
+    def _bury(self, tail: Tail) -> None:
+        """Write the spans that the writer of an ownerless segment owes, once it is read to its end."""
+        tail.learn()
+        if tail.starts and tail.position >= tail.file.size():
+            starts, tail.starts = list(tail.starts.values()), {}
+            self._write_evidence(tail, starts)
+
+    def _write_evidence(self, tail: Tail, starts: list[Start]) -> None:
+        tail.starts_told.update(start.record[1] for start in starts)
+        died = [start for start in starts if not is_running(start)]
+        last_seen_ns = os.fstat(tail.file.fd).st_mtime_ns
+        if died and write_evidence(self._spool, died, last_seen_ns):
+            self._on_error(f"{len(died)} calls were in flight when their process died")
 
     def _finish_sealed(self, tail: Tail) -> None:
         tail.size = tail.file.size()

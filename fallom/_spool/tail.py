@@ -6,11 +6,10 @@ reads, and what is damaged is told once, however often it is read again.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fallom._host.files import File, open_file
 from fallom._spool.frame import (
@@ -30,10 +29,11 @@ from fallom._spool.segment import (
     write_accepted,
 )
 
-__all__ = ["Item", "LaterFormatError", "OnDamage", "Piece", "Tail", "count_records"]
+__all__ = ["Item", "LaterFormatError", "OnDamage", "Piece", "Start", "Tail", "count_records"]
 
 OnDamage = Callable[[SegmentName, int, bytes], None]  # segment, offset, bytes that are no frame
 _WINDOW_BYTES = 4 << 20
+_FOLLOWED = (Kind.HEADER, Kind.START)  # what is read, and not sent
 
 
 class LaterFormatError(Exception):
@@ -48,6 +48,13 @@ class Item:
     record: Any
     resource: dict[str, Any]
     payload: bytes
+
+
+class Start(NamedTuple):
+    """A call that began: the record of its span without an end, and its writer's resource."""
+
+    record: Any
+    resource: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -74,6 +81,9 @@ class Tail:
         "name",
         "position",
         "size",
+        "starts",
+        "starts_of_the_dead",
+        "starts_told",
     )
 
     def __init__(self, spool: File, name: SegmentName, target: bytes, on_damage: OnDamage) -> None:
@@ -101,6 +111,9 @@ class Tail:
         self.is_as_written = True  # the head says what is accepted
         self.idle_since_ns = 0
         self._resource: dict[str, Any] | None = None  # not known yet
+        self.starts: dict[bytes, Start] = {}  # calls of the writer that have no span yet
+        self.starts_of_the_dead: list[Start] = []  # of writers before it, who will give none
+        self.starts_told: set[bytes] = set()  # what became evidence, however often it is read again
         self._on_damage = on_damage
 
     @property
@@ -131,10 +144,17 @@ class Tail:
             write_accepted(self.file, self.name, target, end)
             self.is_as_written = True
 
+    def learn(self) -> None:
+        """Know the writer and its calls in flight as of the position, after a restart or a rewind."""
+        if self._resource is None:
+            self._resource, self.starts = {}, {}
+            for frame in _frames(self.file, self.name, HEAD_BYTES, self.position):
+                self._follow(frame)
+            self.starts_of_the_dead = []  # what was accepted was told when it was read
+
     def read(self, items_max: int, bytes_max: int) -> Piece | None:
         """Read from where the last read ended; None when there is nothing whole."""
-        if self._resource is None:
-            self._resource = self._resource_before(self.position)
+        self.learn()
         window = min(self.size - self.position, bytes_max + FRAME_BYTES_MAX)
         data = os.pread(self.file.fd, window, self.position)
         piece = Piece(self, self.position)
@@ -155,16 +175,30 @@ class Tail:
         return piece
 
     def _take(self, piece: Piece, frame: Frame) -> None:
+        record = self._follow(frame)
+        if record is None:
+            # Its checksum is right, so this is no flipped bit but a fault of its writer.
+            self._tell(frame.offset, frame.end, frame.payload)
+        elif frame.kind not in _FOLLOWED:
+            piece.items.append(Item(frame.kind, record, self._resource or {}, frame.payload))
+
+    def _follow(self, frame: Frame) -> Any:
+        """Take in what a frame says of its writer and of calls in flight; give its record, if it is one."""
         try:
             record = decode_record(frame.payload)
             if frame.kind == Kind.HEADER:
+                # Only ever one a writer: whoever was before is gone, and so are its calls.
+                self.starts_of_the_dead += self.starts.values()
+                self.starts = {}
                 self._resource = dict(record)
-                return
-        except (RecordError, TypeError, ValueError):
-            # Its checksum is right, so this is no flipped bit but a fault of its writer.
-            self._tell(frame.offset, frame.end, frame.payload)
-            return
-        piece.items.append(Item(frame.kind, record, self._resource or {}, frame.payload))
+            elif frame.kind == Kind.START:
+                if record[1] not in self.starts_told:
+                    self.starts[record[1]] = Start(record, self._resource or {})
+            elif frame.kind == Kind.SPAN and self.starts:
+                self.starts.pop(record[1], None)
+        except (RecordError, TypeError, ValueError, LookupError):
+            return None
+        return record
 
     def _tell(self, offset: int, end: int, data: bytes) -> None:
         if end > self._told_to:
@@ -184,23 +218,14 @@ class Tail:
         finally:
             self.file.unlock()
 
-    def _resource_before(self, end: int) -> dict[str, Any]:
-        """Find the header frame that governs a position, after a restart of the flusher."""
-        resource: dict[str, Any] = {}
-        for frame in _frames(self.file, self.name, HEAD_BYTES, end):
-            if frame.kind == Kind.HEADER:
-                with contextlib.suppress(RecordError, TypeError, ValueError):
-                    resource = dict(decode_record(frame.payload))
-        return resource
-
 
 def count_records(file: File, name: SegmentName, start: int, end: int) -> int:
-    """Count the records between two offsets of a segment; header frames are not counted.
+    """Count the records between two offsets of a segment; headers and starts are not counted.
 
     Raises:
         OSError: The file cannot be read.
     """
-    return sum(frame.kind != Kind.HEADER for frame in _frames(file, name, start, end))
+    return sum(frame.kind not in _FOLLOWED for frame in _frames(file, name, start, end))
 
 
 def _frames(file: File, name: SegmentName, start: int, end: int) -> Iterator[Frame]:

@@ -38,6 +38,8 @@ from fallom._spool.segment import (
 __all__ = ["SpoolWriter"]
 
 RETRY_AFTER_NS = 1_000_000_000  # a disk that refused is asked again after a second
+STARTS_MAX = 256  # calls in flight that are repeated at rotation, in one write below 1 MiB
+START_BYTES_MAX = 3 << 10  # a session with metadata of kilobytes has no word of its calls
 _TAKE_OVER_TRIES = 8  # of segments without an owner; more are the flusher's to empty
 _ABOUT_THE_FILE = (errno.EBADF, errno.EFBIG)  # the host closed it, or limits its size: take another
 
@@ -86,6 +88,7 @@ class SpoolWriter:
         self._lock = threading.RLock()
         self._is_writing = False
         self._pid = os.getpid()
+        self._starts: dict[bytes, bytes] = {}  # of calls in flight, by span id
 
     def write(self, destination: Destination, kind: Kind, record: Any, now_ns: int) -> Drop | None:
         """Put one record into the spool.
@@ -127,6 +130,23 @@ class SpoolWriter:
                 self._refused[destination] = now_ns, drop
             return drop
 
+    def start(self, span_id: bytes, payload: bytes, now_ns: int) -> None:
+        """Leave word that a call began, in case that this process does not live to its end.
+
+        It is repeated in each segment that is begun while the call is in flight. Where it cannot be
+        written nothing is lost but the word.
+        """
+        if len(payload) > START_BYTES_MAX:
+            return
+        with self._current_lock():
+            if len(self._starts) < STARTS_MAX:
+                self._starts[span_id] = payload
+        self.write_packed(Destination.TRACES, Kind.START, payload, now_ns)
+
+    def end(self, span_id: bytes) -> None:
+        """Take it that the call has its span, which is the tombstone of its start."""
+        self._starts.pop(span_id, None)
+
     def hold(self, destination: Destination, now_ns: int) -> None:
         """Have a segment open, and so be a living writer, without recording anything."""
         with self._current_lock(), contextlib.suppress(OSError, RecordError):
@@ -151,6 +171,7 @@ class SpoolWriter:
         self._is_writing = False
         self._pid = os.getpid()
         self._refused.clear()
+        self._starts = {}  # those calls are the parent's
         for segment in self._open.values():
             segment.file.close()
         self._open.clear()
@@ -257,6 +278,9 @@ class SpoolWriter:
             if self._syncs:
                 os.fsync(spool.fd)  # or the file's name may not survive what its content does
         header = encode_frame(Kind.HEADER, resource, segment.seed)
+        if destination is Destination.TRACES:
+            starts = [encode_frame(Kind.START, s, segment.seed) for s in self._starts.values()]
+            header = b"".join((header, *starts))
         try:
             if os.write(segment.file.fd, header) != len(header):
                 raise OSError(errno.ENOSPC, "no space left for the header of a segment")

@@ -128,9 +128,11 @@ class Call:
         self._attributes.update(attributes)
         if reader.model:
             self._attributes[names.REQUEST_MODEL] = reader.model
+        context = tracing.call_attributes(reader.takes_prompt)
+        known = {**self._attributes, **context}  # before any content comes to it
         with masked(tracing.mask):
             self._attributes.update(reader.request())
-        self._attributes.update(tracing.call_attributes(reader.takes_prompt))
+        self._attributes.update(context)
         self._name = f"{reader.operation} {reader.model}".rstrip()
         self._first_ns = 0
         self._last_ns = 0
@@ -138,6 +140,11 @@ class Call:
         self.is_advancing = False  # whether a stream is being read through its own iterator
         self._start_unix_ns = time.time_ns()
         self._start_ns = time.perf_counter_ns()
+        word = self._span(known, self._start_unix_ns, SpanStatus.UNSET, "")
+        try:
+            tracing.started(word)
+        except Exception as error:  # noqa: BLE001  # named edge guard: costs the word, not the span
+            give_up(tracing, "integration", error)
         self._once.release()
 
     @property
@@ -267,20 +274,28 @@ class Call:
         if error is not None:
             self.note(names.REQUEST_ID, getattr(error, "request_id", None))
         end_unix_ns = self._unix(time.perf_counter_ns())
-        self._tracing.record(
-            Span(
-                trace_id=self._trace_id,
-                span_id=self._span_id,
-                parent_span_id=self._parent,
-                name=self._name,
-                kind=SpanKind.CLIENT,
-                start_unix_ns=self._start_unix_ns,
-                end_unix_ns=end_unix_ns,
-                status=SpanStatus.ERROR if failure else SpanStatus.UNSET,
-                status_message=message,
-                attributes=attributes,
-                events=self._events(),
-            )
+        status = SpanStatus.ERROR if failure else SpanStatus.UNSET
+        span = self._span(attributes, end_unix_ns, status, message)
+        self._tracing.record(span._replace(events=self._events()))
+
+    def _span(
+        self,
+        attributes: Mapping[str, AttributeValue],
+        end_unix_ns: int,
+        status: SpanStatus,
+        message: str,
+    ) -> Span:
+        return Span(
+            trace_id=self._trace_id,
+            span_id=self._span_id,
+            parent_span_id=self._parent,
+            name=self._name,
+            kind=SpanKind.CLIENT,
+            start_unix_ns=self._start_unix_ns,
+            end_unix_ns=end_unix_ns,
+            status=status,
+            status_message=message,
+            attributes=attributes,
         )
 
     def _events(self) -> list[Event]:

@@ -155,6 +155,7 @@ class Recording:
     def __init__(self, content: bool = True) -> None:
         self.content = content
         self.spans: list[Span] = []
+        self.starts: list[Span] = []
         self.given_up: list[tuple[str, BaseException]] = []
         self.attributes: dict[str, AttributeValue] = {"fallom.session_id": "s-1"}
         self.active: tuple[bytes, bytes] | None = None
@@ -193,6 +194,10 @@ class Recording:
     def deactivate(self, active: Any) -> None:
         self._may_break("deactivate")
         self.activated.pop()
+
+    def started(self, span: Span) -> None:
+        self._may_break("started")
+        self.starts.append(span)
 
     def record(self, span: Span) -> None:
         self._may_break("record")

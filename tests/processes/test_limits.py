@@ -107,7 +107,7 @@ def test_without_a_flusher_workers_keep_the_limit_themselves_and_refuse_the_newe
     def worker() -> int:
         fallom.init(spool_bytes_max=MIB, spool_policy=policy)
         record(3000)
-        return sum(_runtime.current().pending_drops().values())  # those that are not in the page
+        return sum(_runtime.current().drops.pending().values())  # those that are not in the page
 
     children = [Child(worker) for _ in range(4)]
     pending = sum(child.result() for child in children)
@@ -269,11 +269,11 @@ def test_without_free_descriptors_an_open_segment_records_on_and_a_new_one_is_co
         taken: list[int] = []
         take_all(taken)
         record(4, 10)
-        none_yet = dict(_runtime.current().pending_drops())
+        none_yet = dict(_runtime.current().drops.pending())
         _runtime.current().seal()
         take_all(taken)  # those of the segments too
         record(6, 10)
-        pending = {drop.name: n for drop, n in _runtime.current().pending_drops().items()}
+        pending = {drop.name: n for drop, n in _runtime.current().drops.pending().items()}
         for fd in taken:
             os.close(fd)
         again = record_until(lambda: kept() > 7)

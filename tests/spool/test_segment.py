@@ -437,7 +437,8 @@ def test_no_new_segment_is_lost_to_a_flusher_that_deletes_ownerless_ones(
         return mine
 
     def delete() -> list[bytes]:
-        while segment_names(spool) or not (spool_path / "end").exists():
+        # First the end, then the look: what is born between the two is seen the next time.
+        while not (spool_path / "end").exists() or segment_names(spool):
             for name in segment_names(spool):
                 try:
                     file = open_file(spool, name.file_name(), os.O_RDWR)
