@@ -111,7 +111,8 @@ class Spool(RuleBasedStateMachine):
 
     @rule(data=st.data(), cut=st.integers(1, 500))
     def tear(self, data: st.DataObject, cut: int) -> None:
-        """The end of a file is gone: after a power cut, say."""
+        """The end of a file is gone, as after a power cut, which the flusher does not survive either."""
+        self.reopen()
         with self.ownerless(data) as (name, file):
             if name is not None:
                 end = max(0, file.size() - cut)
