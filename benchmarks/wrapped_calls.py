@@ -28,8 +28,10 @@ def main() -> int:
 
     with LocalCloud() as cloud, tempfile.TemporaryDirectory(prefix="fallom-bench-") as folder:
         os.environ.update(cloud.environment(), FALLOM_STATE_DIR=folder, FALLOM_LINGER="1")
-        import fallom
+        os.environ["FALLOM_AUTO_INSTRUMENT"] = "false"  # the bare calls are to stay bare
         from openai import OpenAI
+
+        import fallom
 
         fallom.init()
         bare = OpenAI()
