@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from urllib.parse import unquote, urlsplit
 from fallom._core.errors import ConfigurationError, UnknownParameterError
 
 __all__ = ["Settings", "is_hosted", "resolve_settings", "settings_from_dict", "settings_to_dict"]
+
+_logger = logging.getLogger("fallom")
 
 _MIB = 1 << 20
 _FALSE_WORDS = ("false", "0", "no", "off")
@@ -129,13 +132,24 @@ def resolve_settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -
             values[field_name] = parse(source, raw)
     if _env_says_no_content(environ):
         values["capture_content"] = False
-    attributes = _key_values(
-        "OTEL_RESOURCE_ATTRIBUTES", environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    )
+    attributes = _resource_attributes(environ)
     values["resource_attributes"] = attributes
     if not values.get("service_name"):
         values["service_name"] = attributes.get("service.name", "")
     return Settings(**values)
+
+
+def _resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
+    """Read OpenTelemetry's variable, which is others' too: a malformed one is discarded, and said.
+
+    That is what the specification of resources asks for, and no reason for an application not to start.
+    """
+    name = "OTEL_RESOURCE_ATTRIBUTES"
+    try:
+        return _key_values(name, environ.get(name, ""))
+    except ConfigurationError as error:
+        _logger.warning("fallom: %s It is left out.", error)
+        return {}
 
 
 def _first(

@@ -26,6 +26,8 @@ __all__ = ["Delivery", "Result", "deliver_json", "deliver_otlp", "withhold"]
 
 EXCHANGE_DEADLINE_S = 10.0  # giving up earlier sends twice what the server is still working on
 CONNECTIONS = 4  # of a lane that posts one record a request
+PROBED_FROM = 64  # smaller batches are halved at once: that is as cheap
+PROBES = 8  # all guilty by chance, though less than half of the batch is: 1 in 256
 _GZIP_LEVEL = 1  # guess, not measured here: most of the ratio at a fraction of the time
 
 
@@ -67,6 +69,27 @@ def deliver_otlp(settings: Settings, http: Http, endpoint: str) -> Delivery:
             result.message = message or result.message
         return outcome
 
+    def probe(
+        pairs: list[tuple[Item, Any]],
+        refused: Outcome,
+        attempt: int,
+        now_unix_s: float,
+        result: Result,
+    ) -> Outcome:
+        """Post a few spans of a refused batch one by one, and take out those that are accepted.
+
+        Where none is, it is not the spans: halving the batch down to each would only be a flood.
+        """
+        for pair in pairs[:: len(pairs) // PROBES][:PROBES]:
+            outcome = post([pair[1]], attempt, now_unix_s, result)
+            if outcome.verdict is Verdict.ACCEPTED:
+                pairs.remove(pair)
+                return refused
+            if outcome.verdict is not Verdict.SPLIT:
+                return outcome
+        reason = f"{refused.reason} for a batch and each of {PROBES} spans of it"
+        return Outcome(Verdict.PAUSE, reason, refused.status)
+
     def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
         result = Result()
         pairs = []
@@ -76,6 +99,17 @@ def deliver_otlp(settings: Settings, http: Http, endpoint: str) -> Delivery:
             except (ValueError, TypeError):
                 result.unreadable.append(item)
         parts = [pairs] if pairs else []
+        if len(pairs) >= PROBED_FROM:
+            outcome = post([pair[1] for pair in pairs], attempt, now_unix_s, result)
+            if outcome.verdict is Verdict.ACCEPTED:
+                return result
+            if outcome.verdict is Verdict.SPLIT:
+                outcome = probe(pairs, outcome, attempt, now_unix_s, result)
+            if outcome.verdict is not Verdict.SPLIT:
+                result.outcome, result.unsent = outcome, [pair[0] for pair in pairs]
+                return result
+            half = len(pairs) // 2
+            parts = [pairs[:half], pairs[half:]]
         while parts:
             part = parts.pop(0)
             outcome = post([pair[1] for pair in part], attempt, now_unix_s, result)

@@ -170,7 +170,8 @@ class ControlPage:
 
         But for 50 ms: it may beat between the caller's look at the clock and this one at the page.
         """
-        return -BEAT_AHEAD_NS <= monotonic_ns - self._words[_BEAT] <= BEAT_STALE_NS
+        beat_ns = self._words[_BEAT]
+        return beat_ns != 0 and -BEAT_AHEAD_NS <= monotonic_ns - beat_ns <= BEAT_STALE_NS
 
     def is_leaving(self) -> bool:
         """Tell whether there is no flusher, or one that has said that it is about to leave."""

@@ -405,3 +405,11 @@ def test_the_hosted_service_is_known_by_its_host(url: str, hosted: bool) -> None
 
 def test_a_relative_state_directory_is_below_the_current_one() -> None:
     assert resolve_settings({"state_dir": "x/y"}, {}).state_dir == os.path.abspath("x/y")
+
+
+def test_a_malformed_variable_of_opentelemetry_is_left_out_and_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = resolve_settings({}, {"OTEL_RESOURCE_ATTRIBUTES": "a=1,nonsense"})
+    assert settings.resource_attributes == {}
+    assert "OTEL_RESOURCE_ATTRIBUTES" in caplog.text

@@ -15,6 +15,7 @@ from fallom._core.outcome import TRIES_BEFORE_SPLIT, Verdict
 from fallom._core.settings import Settings
 from fallom._flusher.delivery import (
     EXCHANGE_DEADLINE_S,
+    PROBES,
     Result,
     credentials,
     deliver_json,
@@ -312,3 +313,37 @@ def test_withholding_keeps_everything_and_says_why() -> None:
     assert result.outcome is not None
     assert result.outcome.verdict is Verdict.PAUSE
     assert result.outcome.reason == "there is no key"
+
+
+def test_a_server_that_refuses_everything_is_found_out_by_a_few_requests(
+    fake_http: Make, settings: Settings
+) -> None:
+    http = fake_http(lambda request: 400)
+    items = spans(*range(1, 2001))
+    result = deliver_otlp(settings, http, URL)(items, 0, 0.0)
+    assert result.outcome is not None
+    assert result.outcome.verdict is Verdict.PAUSE
+    assert result.unsent == items
+    assert result.guilty == []
+    assert result.requests == 1 + PROBES
+
+
+@pytest.mark.parametrize("poison", [range(1, 2001, 250), range(3, 2001, 3), [1000]])
+def test_the_guilty_of_a_large_batch_are_found_wherever_they_stand(
+    poison: Any, fake_http: Make, settings: Settings
+) -> None:
+    """The first of these are just the ones that are probed, but for one."""
+    refused = set(poison) - {251}
+    arrived: list[int] = []
+
+    def reply(request: Request) -> int:
+        found = span_numbers(request)
+        if refused.intersection(found):
+            return 400
+        arrived.extend(found)
+        return 200
+
+    result = deliver_otlp(settings, fake_http(reply), URL)(spans(*range(1, 2001)), 0, 0.0)
+    assert sorted(arrived) == sorted(set(range(1, 2001)) - refused)
+    assert set(numbers_of([item for item, _ in result.guilty])) == refused
+    assert result.unsent == []
