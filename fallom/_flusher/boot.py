@@ -31,13 +31,21 @@ def make_independent() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
 
 
+def is_of_library(entry: str, library: str) -> bool:
+    """Tell whether an entry of ``sys.path`` is the standard library's, and no folder of packages."""
+    is_inside = entry == library or entry.startswith(f"{library}{os.sep}") or entry.endswith(".zip")
+    return is_inside and not entry.endswith(("site-packages", "dist-packages"))
+
+
 def boot() -> None:
     """Read what the worker says and become the flusher."""
     make_independent()
     told = json.loads(sys.stdin.buffer.read())
     # First the standard library, so that no file of the application can stand in for it; then what the
-    # worker has, so that its versions are used; last the packages of this interpreter.
-    own = [entry for entry in sys.path if not entry.endswith(("site-packages", "dist-packages"))]
+    # worker has, so that its versions are used; last what else this interpreter found by itself, such as
+    # the folder of an editable installation, which may be another version of this package.
+    library = os.path.dirname(os.__file__)
+    own = [entry for entry in sys.path if is_of_library(entry, library)]
     theirs = [entry for entry in told["sys_path"] if entry not in own]
     sys.path[:] = own + theirs + [entry for entry in sys.path if entry not in own + theirs]
     from fallom._flusher.main import run_spawned  # sys.path was not complete before
