@@ -10,22 +10,32 @@ import dataclasses
 import difflib
 import hashlib
 import logging
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from fallom._core.errors import ConfigurationError, UnknownParameterError
+from fallom._core.parsing import (
+    FALSE_WORDS,
+    number_of,
+    one_of,
+    read_capture,
+    read_flag,
+    read_headers,
+    read_key,
+    read_key_values,
+    read_path,
+    read_text,
+    read_url,
+    whole_number_of,
+)
 
 __all__ = ["Settings", "is_hosted", "resolve_settings", "settings_from_dict", "settings_to_dict"]
 
 _logger = logging.getLogger("fallom")
 
 _MIB = 1 << 20
-_FALSE_WORDS = ("false", "0", "no", "off")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,7 @@ def _resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
     """
     name = "OTEL_RESOURCE_ATTRIBUTES"
     try:
-        return _key_values(name, environ.get(name, ""))
+        return read_key_values(name, environ.get(name, ""))
     except ConfigurationError as error:
         _logger.warning("fallom: %s It is left out.", error)
         return {}
@@ -170,151 +180,7 @@ def _unknown(name: str) -> str:
 
 
 def _env_says_no_content(environ: Mapping[str, str]) -> bool:
-    return environ.get("FALLOM_CAPTURE_CONTENT", "").strip().lower() in _FALSE_WORDS
-
-
-def _text(source: str, raw: Any) -> str:
-    if not isinstance(raw, str):
-        raise ConfigurationError(f"{source} must be a string, not {type(raw).__name__}.", source)
-    return raw.strip()
-
-
-def _key(source: str, raw: Any) -> str:
-    key = _text(source, raw)
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationError(  # the key itself must not be in the message
-            f"{source} holds characters that an HTTP header cannot carry; "
-            "copy the key again, without quotes, spaces or line breaks.",
-            source,
-        )
-    return key
-
-
-def _url(source: str, raw: Any) -> str:
-    url = _text(source, raw)
-    expected = "expected an http:// or https:// URL, for example https://traces.example.com"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        shown = _shown(url, f": {error}")
-        raise ConfigurationError(f"{source} {shown}; {expected}.", source) from None
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(
-            f"{source} holds a user name or password; use api_key or traces_headers for credentials.",
-            source,
-        )
-    unusable = parts.scheme not in ("http", "https") or not parts.hostname or port == 0
-    if unusable or any(c.isspace() or not c.isprintable() for c in url):
-        raise ConfigurationError(f"{source} {_shown(url)}; {expected}.", source)
-    if parts.query or parts.fragment:
-        what = ": a base URL has no query and no fragment"
-        raise ConfigurationError(f"{source} {_shown(url, what)}; {expected}.", source)
-    return url.rstrip("/?#")
-
-
-def _shown(url: str, what: str = "") -> str:
-    """Give what is wrong with a URL, and the URL as far as it can hold no secret."""
-    if "@" in url:
-        return "is not a URL, and holds what may be a password"
-    return f"is {re.split('[?#]', url)[0]!r}{what}"
-
-
-def _headers(source: str, raw: Any) -> dict[str, str]:
-    pairs = _key_values(source, raw) if isinstance(raw, str) else raw
-    if not isinstance(pairs, Mapping):
-        raise ConfigurationError(
-            f"{source} must be a mapping of header names to values, not {type(raw).__name__}.",
-            source,
-        )
-    for name, value in pairs.items():
-        fit = isinstance(name, str) and isinstance(value, str) and _HEADER_NAME.fullmatch(name)
-        if not fit or not (value.isascii() and value.strip().isprintable()):
-            raise ConfigurationError(
-                f"{source}: header {name!r} needs a name of letters, digits and dashes, and a value "
-                "of one line of ASCII.",
-                source,
-            )
-    return {name: value.strip() for name, value in pairs.items()}
-
-
-def _key_values(source: str, raw: str) -> dict[str, str]:
-    """Read ``k=v,k2=v2`` with percent-encoded values (OpenTelemetry's W3C baggage form)."""
-    found: dict[str, str] = {}
-    for item in filter(None, (part.strip() for part in raw.split(","))):
-        name, equals, value = item.partition("=")
-        if not equals or not name.strip():
-            raise ConfigurationError(  # values may be secret: name the place only
-                f"{source}: entry {len(found) + 1} is not of the form name=value; "
-                "separate entries by commas and percent-encode commas within a value.",
-                source,
-            )
-        found[name.strip()] = unquote(value.strip())
-    return found
-
-
-def _flag(source: str, raw: Any) -> bool:
-    if isinstance(raw, bool):
-        return raw
-    word = str(raw).strip().lower()
-    if word in _FALSE_WORDS:
-        return False
-    if word in ("true", "1", "yes", "on"):
-        return True
-    raise ConfigurationError(f"{source} is {raw!r}; expected true or false.", source)
-
-
-def _capture(source: str, raw: Any) -> bool:
-    """Read the argument strictly and the variable as the published SDKs do: only a no means no."""
-    if source == "FALLOM_CAPTURE_CONTENT":
-        return str(raw).strip().lower() not in _FALSE_WORDS
-    return _flag(source, raw)
-
-
-def _number(low: float, high: float, unit: str) -> Callable[[str, Any], float]:
-    def parse(source: str, raw: Any) -> float:
-        try:
-            value = float(raw) if not isinstance(raw, bool) else float("nan")
-        except (TypeError, ValueError):
-            value = float("nan")
-        if not low <= value <= high:
-            raise ConfigurationError(
-                f"{source} is {raw!r}; expected a number of {unit} from {low:g} to {high:g}.",
-                source,
-            )
-        return value
-
-    return parse
-
-
-def _whole(low: int, high: int, unit: str) -> Callable[[str, Any], int]:
-    parse_number = _number(low, high, unit)
-
-    def parse(source: str, raw: Any) -> int:
-        return int(parse_number(source, raw))
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[str, Any], str]:
-    def parse(source: str, raw: Any) -> str:
-        word = _text(source, raw).lower()
-        if word not in choices:
-            expected = " or ".join(repr(choice) for choice in choices)
-            raise ConfigurationError(f"{source} is {raw!r}; expected {expected}.", source)
-        return word
-
-    return parse
-
-
-def _path(source: str, raw: Any) -> str:
-    try:
-        path = os.fspath(raw)
-    except TypeError:
-        path = b""
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigurationError(f"{source} is {raw!r}; expected the path of a directory.", source)
-    return os.path.abspath(os.path.expanduser(path))
+    return environ.get("FALLOM_CAPTURE_CONTENT", "").strip().lower() in FALSE_WORDS
 
 
 _Parse = Callable[[str, Any], Any]
@@ -323,56 +189,64 @@ _TIB = 1 << 40
 
 # Of init: name, (field, environment variables in order, check)
 PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
-    "api_key": ("api_key", ("FALLOM_API_KEY",), _key),
-    "traces_url": ("traces_url", ("FALLOM_TRACES_URL", "FALLOM_BASE_URL"), _url),
-    "configs_url": ("configs_url", ("FALLOM_CONFIGS_URL", "FALLOM_BASE_URL"), _url),
-    "prompts_url": ("prompts_url", ("FALLOM_PROMPTS_URL", "FALLOM_BASE_URL"), _url),
-    "traces_headers": ("traces_headers", ("FALLOM_TRACES_HEADERS",), _headers),
-    "capture_content": ("capture_content", ("FALLOM_CAPTURE_CONTENT",), _capture),
-    "debug": ("debug", ("FALLOM_DEBUG",), _flag),
-    "state_dir": ("state_dir", ("FALLOM_STATE_DIR",), _path),
-    "flusher": ("flusher", ("FALLOM_FLUSHER",), _one_of("process", "external")),
-    "service_name": ("service_name", ("OTEL_SERVICE_NAME",), _text),
+    "api_key": ("api_key", ("FALLOM_API_KEY",), read_key),
+    "traces_url": ("traces_url", ("FALLOM_TRACES_URL", "FALLOM_BASE_URL"), read_url),
+    "configs_url": ("configs_url", ("FALLOM_CONFIGS_URL", "FALLOM_BASE_URL"), read_url),
+    "prompts_url": ("prompts_url", ("FALLOM_PROMPTS_URL", "FALLOM_BASE_URL"), read_url),
+    "traces_headers": ("traces_headers", ("FALLOM_TRACES_HEADERS",), read_headers),
+    "capture_content": ("capture_content", ("FALLOM_CAPTURE_CONTENT",), read_capture),
+    "debug": ("debug", ("FALLOM_DEBUG",), read_flag),
+    "state_dir": ("state_dir", ("FALLOM_STATE_DIR",), read_path),
+    "flusher": ("flusher", ("FALLOM_FLUSHER",), one_of("process", "external")),
+    "service_name": ("service_name", ("OTEL_SERVICE_NAME",), read_text),
     "cold_start_timeout": (
         "cold_start_timeout_s",
         ("FALLOM_COLD_START_TIMEOUT",),
-        _number(0, 60, "seconds"),
+        number_of(0, 60, "seconds"),
     ),
     "sync_interval": (
         "sync_interval_s",
         ("FALLOM_SYNC_INTERVAL",),
-        _number(0.1, 86_400, "seconds"),
+        number_of(0.1, 86_400, "seconds"),
     ),
-    "linger": ("linger_s", ("FALLOM_LINGER",), _number(0, 86_400, "seconds")),
+    "linger": ("linger_s", ("FALLOM_LINGER",), number_of(0, 86_400, "seconds")),
     "spool_bytes_max": (
         "spool_bytes_max",
         ("FALLOM_SPOOL_BYTES_MAX",),
-        _whole(_MIB, _TIB, "bytes"),
+        whole_number_of(_MIB, _TIB, "bytes"),
     ),
     "spool_segments_max": (
         "spool_segments_max",
         ("FALLOM_SPOOL_SEGMENTS_MAX",),
-        _whole(16, 1_000_000, "files"),
+        whole_number_of(16, 1_000_000, "files"),
     ),
     "spool_age_max": (
         "spool_age_max_s",
         ("FALLOM_SPOOL_AGE_MAX",),
-        _number(60, _YEAR_S, "seconds"),
+        number_of(60, _YEAR_S, "seconds"),
     ),
     "spool_policy": (
         "spool_policy",
         ("FALLOM_SPOOL_POLICY",),
-        _one_of("drop_oldest", "drop_newest"),
+        one_of("drop_oldest", "drop_newest"),
     ),
-    "dead_bytes_max": ("dead_bytes_max", ("FALLOM_DEAD_BYTES_MAX",), _whole(0, _TIB, "bytes")),
-    "dead_age_max": ("dead_age_max_s", ("FALLOM_DEAD_AGE_MAX",), _number(0, _YEAR_S, "seconds")),
+    "dead_bytes_max": (
+        "dead_bytes_max",
+        ("FALLOM_DEAD_BYTES_MAX",),
+        whole_number_of(0, _TIB, "bytes"),
+    ),
+    "dead_age_max": ("dead_age_max_s", ("FALLOM_DEAD_AGE_MAX",), number_of(0, _YEAR_S, "seconds")),
     "segment_bytes_max": (
         "segment_bytes_max",
         ("FALLOM_SEGMENT_BYTES_MAX",),
-        _whole(4096, 1 << 30, "bytes"),
+        whole_number_of(4096, 1 << 30, "bytes"),
     ),
-    "fsync": ("fsync", ("FALLOM_FSYNC",), _one_of("none", "interval", "always")),
-    "metrics_protocol": ("metrics_protocol", ("FALLOM_METRICS_PROTOCOL",), _one_of("otlp", "json")),
-    "sample_rate": ("sample_rate", ("FALLOM_SAMPLE_RATE",), _number(0, 1, "sessions kept of one")),
-    "auto_instrument": ("auto_instrument", ("FALLOM_AUTO_INSTRUMENT",), _flag),
+    "fsync": ("fsync", ("FALLOM_FSYNC",), one_of("none", "interval", "always")),
+    "metrics_protocol": ("metrics_protocol", ("FALLOM_METRICS_PROTOCOL",), one_of("otlp", "json")),
+    "sample_rate": (
+        "sample_rate",
+        ("FALLOM_SAMPLE_RATE",),
+        number_of(0, 1, "sessions kept of one"),
+    ),
+    "auto_instrument": ("auto_instrument", ("FALLOM_AUTO_INSTRUMENT",), read_flag),
 }
