@@ -60,6 +60,8 @@ LEAVE_WAIT_S = 12.0  # for the exchanges under way: a little more than one may t
 STUCK_LEAVE_S = 600.0  # with no writer and a target that takes nothing: the data stays on disk
 ONCE_PATIENCE_S = 30.0  # of a drain, without anything being accepted
 
+_NOT_NEEDED = "no writer lives and nothing is left"
+
 _logger = logging.getLogger("fallom")
 
 
@@ -84,7 +86,7 @@ class Flusher:
         self._dead = DeadLetters(directory.dead, settings.dead_bytes_max, settings.dead_age_max_s)
         self._targets = target_hashes(settings)
         self._http = Http()
-        self._lanes = [self._lane(channel) for channel in self._channels()]
+        self._lanes: list[Lane] = []
         self._sync = SyncThread(settings, self._http, directory, page, self._ledger)
         self._wishes = self._reader(Destination.WISHES)
         self._limit = directory.spool_bytes_max(settings.spool_bytes_max)
@@ -106,12 +108,32 @@ class Flusher:
         """
         _logger.info("flusher %s leads %s", __version__, self._directory.path)
         self._ledger.tally(Tally.FLUSHER_STARTS)
-        threads = [self._thread(lane.run, lane.name) for lane in self._lanes]
-        if not once:
-            threads.append(self._thread(self._sync.run, "sync"))
         if self._settings.fsync == "interval":
             on_disk = OnDisk(self._directory.spool, self._say)
             self._thread(lambda: on_disk.run(self._stop), "fdatasync")
+        why = ""
+        while not why:
+            why = self._serve(once, lingers)
+            # Only now, with nothing left to wait for: whoever recorded before this saw a beat, and is
+            # seen by the look that follows; whoever records after it sees that nobody beats.
+            self._page.beat(0)
+            if why == _NOT_NEEDED and self._is_needed():
+                why = ""
+        self._carry_over()
+        self._wishes.tidy(time.monotonic_ns(), leaving=True)
+        _logger.info("flusher leaves: %s", why)
+        return 1 if once and marks_of(self._directory.spool, self._targets) else 0
+
+    def _serve(self, once: bool, lingers: bool) -> str:
+        """Run lanes and sync until there is a reason to leave; give it when their threads have ended."""
+        settings, page = self._settings, self._page
+        self._lanes = [self._lane(channel) for channel in self._channels()]
+        self._sync = SyncThread(settings, self._http, self._directory, page, self._ledger)
+        self._beat_ns = 0
+        self._busy_ns = time.monotonic_ns()
+        threads = [self._thread(lane.run, lane.name) for lane in self._lanes]
+        if not once:
+            threads.append(self._thread(self._sync.run, "sync"))
         why = ""
         while not why:
             now_ns = time.monotonic_ns()
@@ -127,12 +149,12 @@ class Flusher:
             while thread.is_alive() and time.monotonic() < give_up:
                 thread.join(0.1)
                 self._beat(time.monotonic_ns())
-        self._carry_over()
-        self._wishes.tidy(time.monotonic_ns(), leaving=True)
-        left = bool(marks_of(self._directory.spool, self._targets))
-        self._page.beat(0)
-        _logger.info("flusher leaves: %s", why)
-        return 1 if once and left else 0
+        return why
+
+    def _is_needed(self) -> bool:
+        """Tell whether a writer lives or something is left."""
+        spool = self._directory.spool
+        return bool(marks_of(spool, self._targets) or writers_of(spool))
 
     def _tick(self, now_ns: int) -> None:
         self._beat(now_ns)
@@ -244,12 +266,7 @@ class Flusher:
             return ""
         if is_stuck:
             return "no writer lives and the server takes nothing; what is left stays on disk"
-        self._page.beat(0)
-        if marks_of(spool, self._targets) or writers_of(spool):
-            self._page.beat(now_ns)
-            self._busy_ns = now_ns
-            return ""
-        return "no writer lives and nothing is left"
+        return _NOT_NEEDED
 
     def _is_idle(self) -> bool:
         return all(lane.is_idle for lane in self._lanes)

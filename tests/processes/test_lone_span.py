@@ -1,8 +1,8 @@
 """A process records one span while the flusher is about to leave, and ends: the span is not stuck.
 
-Every flusher leaves as soon as it may, and its leaving is held open in both places that matter: between
-"I am leaving" and the last look, and between the last look and the freeing of the leader's lock. Each
-span must arrive before the next one is recorded, so that no later process helps.
+Every flusher leaves as soon as it may, and its leaving is held open in all places that matter: while it
+ends its threads, between "I am leaving" and the last look, and between the last look and the freeing of the
+leader's lock. Each span must arrive before the next one is recorded, so that no later process helps.
 """
 
 from __future__ import annotations
@@ -25,14 +25,20 @@ import fallom._flusher.loop, fallom._flusher.ship
 from fallom._flusher.election import Election
 from fallom._host.control import ControlPage
 fallom._flusher.loop.TICK_S = fallom._flusher.ship.TICK_S = 0.01
+fallom._flusher.loop.BEAT_EVERY_NS = 0
 beat, resign = ControlPage.beat, Election.resign
+stop = fallom._flusher.loop.SyncThread.stop
 def slow_beat(self, monotonic_ns):
     beat(self, monotonic_ns)
     if monotonic_ns == 0: time.sleep(0.02)
 def slow_resign(self):
     time.sleep(0.02)
     resign(self)
+def slow_stop(self):
+    time.sleep(0.03)
+    stop(self)
 ControlPage.beat, Election.resign = slow_beat, slow_resign
+fallom._flusher.loop.SyncThread.stop = slow_stop
 runpy.run_path({boot!r}, run_name="__main__")
 """
 
@@ -58,8 +64,11 @@ def wait_until(condition, what):
         time.sleep(0.001)
 
 for number in range(int(sys.argv[1])):
-    wait_until(place.page.is_leaving, "no flusher left")
-    time.sleep(random.uniform(0, 0.05))
+    if number % 2:  # while it says that it is leaving
+        wait_until(place.page.is_leaving, "no flusher left")
+        time.sleep(random.uniform(0, 0.05))
+    else:  # at any moment since it delivered the one before
+        time.sleep(random.uniform(0, 0.15))
     if os.fork() == 0:
         fallom.init()
         trace.span({}, config_key="app", session_id=f"{sys.argv[2]}-{number}")
