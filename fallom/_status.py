@@ -21,9 +21,6 @@ def read_status(runtime: Runtime) -> dict[str, Any]:
     """Give the state; see ``fallom.status`` for the fields."""
     place = runtime.place
     info = runtime.snapshot.info()
-    age_s = None
-    if info.published_unix_ns:
-        age_s = max(0.0, (time.time_ns() - info.published_unix_ns) / 1e9)
     dropped, sampled_out = _without_sampled(_dropped(place, runtime))
     return {
         "version": __version__,
@@ -31,7 +28,7 @@ def read_status(runtime: Runtime) -> dict[str, Any]:
         "namespace": runtime.settings.namespace,
         "state_dir": place.directory.path if place is not None else None,
         "flusher": _flusher(place, runtime.settings.flusher),
-        "snapshot": {"generation": info.generation, "age_s": age_s},
+        "snapshot": {"generation": info.generation, "age_s": info.age_s(time.time_ns())},
         "spool": _spool(place, runtime),
         "sent": place.page.tallies() if place is not None else {},
         "dropped": dropped,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fallom._arguments import check_text
 from fallom._core.assignment import CompiledConfig, bucket_of, choose
 from fallom._core.assignment import explain as explain_assignment
 from fallom._core.errors import NotFoundError
@@ -100,7 +101,7 @@ def get(
             return model
     except Exception as error:  # noqa: BLE001 - the edge guard of this call
         if not fallback:
-            _check_arguments(config_key, session_id)
+            check_text(config_key=config_key, session_id=session_id)
         runtime.gave_up("models.get", error)
     if fallback:
         return fallback
@@ -120,13 +121,10 @@ def explain(
     Raises:
         TypeError: ``config_key`` or ``session_id`` is no text.
     """
-    _check_arguments(config_key, session_id)
+    check_text(config_key=config_key, session_id=session_id)
     runtime = current()
     config = runtime.snapshot.config(config_key, version)
     info = runtime.snapshot.info()
-    age_s = None
-    if info.published_unix_ns:
-        age_s = max(0.0, (time.time_ns() - info.published_unix_ns) / 1e9)
     if config is None:
         model, index, reason, found = fallback or None, None, _missing(runtime, config_key), None
         bucket = bucket_of(session_id)
@@ -144,7 +142,7 @@ def explain(
         is_pinned=version is not None,
         config_version=found,
         generation=info.generation,
-        snapshot_age_s=age_s,
+        snapshot_age_s=info.age_s(time.time_ns()),
     )
 
 
@@ -177,7 +175,7 @@ def _missing(runtime: Runtime, config_key: str) -> str:
 
 
 def _not_found(runtime: Runtime, config_key: str, version: int | None) -> NotFoundError:
-    _check_arguments(config_key, "")
+    check_text(config_key=config_key)
     what = f"config {config_key!r}" + (f" version {version}" if version is not None else "")
     why = _missing(runtime, config_key).removeprefix("fallback: ").replace("_", " ")
     return NotFoundError(
@@ -186,9 +184,3 @@ def _not_found(runtime: Runtime, config_key: str, version: int | None) -> NotFou
         config_key,
         version,
     )
-
-
-def _check_arguments(config_key: object, session_id: object) -> None:
-    for name, value in (("config_key", config_key), ("session_id", session_id)):
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from fallom._arguments import check_text
 from fallom._context import CURRENT_PROMPT, PromptTag
 from fallom._core.assignment import choose_prompt
 from fallom._core.errors import NotFoundError
@@ -63,7 +64,7 @@ def get(
         Never for the network. Where no snapshot was ever published on this host, up to
         ``cold_start_timeout`` (1 s), once per process.
     """
-    _check("prompt_key", prompt_key)
+    check_text(prompt_key=prompt_key)
     _check_variables(variables)
     runtime = current()
     prompt = _find(runtime, lambda: runtime.snapshot.prompt(prompt_key, version))
@@ -91,8 +92,7 @@ def get_ab(
     Blocks:
         As ``get``.
     """
-    _check("ab_test_key", ab_test_key)
-    _check("session_id", session_id)
+    check_text(ab_test_key=ab_test_key, session_id=session_id)
     _check_variables(variables)
     runtime = current()
     test = _find(runtime, lambda: runtime.snapshot.ab_test(ab_test_key))
@@ -140,11 +140,6 @@ def _not_found(runtime: Runtime, what: str, key: str, version: int | None) -> No
         key,
         version,
     )
-
-
-def _check(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
 
 
 def _check_variables(variables: object) -> None:

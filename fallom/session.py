@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from fallom import models
+from fallom._arguments import check_text
 from fallom._context import enter_session, leave_session
 from fallom._core.span import AttributeValue, SessionContext
 from fallom._runtime import current
@@ -219,9 +220,7 @@ def session(
     Raises:
         TypeError: A key or id is no text.
     """
-    for name, value in (("config_key", config_key), ("session_id", session_id)):
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
+    check_text(config_key=config_key, session_id=session_id)
     return FallomSession(
         SessionContext(config_key, session_id, customer_id, metadata, tuple(tags or ()))
     )

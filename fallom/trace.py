@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from fallom._active_span import active_span
+from fallom._arguments import check_text
 from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
 from fallom._core.span import AttributeValue, Metrics, SessionContext, new_span_id, new_trace_id
@@ -91,9 +92,7 @@ def span(
             )
         config_key = config_key or session.config_key
         session_id = session_id or session.session_id
-    for name, value in (("config_key", config_key), ("session_id", session_id)):
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
+    check_text(config_key=config_key, session_id=session_id)
     is_same = session is not None and session.session_id == session_id
     attributes = context_attributes() if is_same else known_assignment(config_key, session_id)
     parent = active_span()

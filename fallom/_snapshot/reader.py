@@ -56,6 +56,12 @@ class SnapshotInfo:
     removed: tuple[str, ...]
     last_error: str | None
 
+    def age_s(self, unix_ns: int) -> float | None:
+        """Give the seconds since it was published; None if nothing was."""
+        if not self.published_unix_ns:
+            return None
+        return max(0.0, (unix_ns - self.published_unix_ns) / 1e9)
+
 
 class _Held:
     """One state; it only grows, by entries that are used for the first time."""
