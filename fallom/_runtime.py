@@ -28,7 +28,7 @@ from fallom._core.span import Exposure, Span, Wish
 from fallom._drops import Drops
 from fallom._host.control import Drop
 from fallom._host.files import File
-from fallom._host.forks import ForkGuard
+from fallom._host.forks import ForkGuard, ProcessLock
 from fallom._host.place import Place
 from fallom._packing import packed
 from fallom._patience import Patience
@@ -58,6 +58,7 @@ class Runtime:
         self.mask: Callable[[str], str] | None = None  # the same, but it does not raise
         self._place: Place | None = None
         self._place_tried_ns = 0
+        self._forked = ProcessLock(threading.RLock)
         self._guard = ForkGuard(on_child=self.after_fork)
         self.snapshot = SnapshotReader(self._database, self._generation, self._guard.held)
         self._writer = SpoolWriter(
@@ -72,20 +73,22 @@ class Runtime:
         self.assignments = Assignments()
 
     def _reset_for_process(self) -> None:
-        """Drop what must not cross a fork."""
-        self._pid = os.getpid()
+        """Drop what must not cross a fork. Only then the pid says so."""
         self._look_lock = threading.Lock()
         self._looked_ns = 0
         self._watch = FlusherWatch(self.settings, self.drops.warn)
         self._patience = Patience(self.settings.cold_start_timeout_s)
         self.drops.forget()
+        self._room.forget()
+        self._writer.forget()
+        self._pid = os.getpid()
 
     def after_fork(self) -> None:
         """Become the runtime of a forked child. Runs as a hook as well: no I/O that can block."""
         if os.getpid() != self._pid:
-            self._reset_for_process()
-            self._room.forget()
-            self._writer.forget()
+            with self._forked.current():  # of its threads one does it, and the others wait
+                if os.getpid() != self._pid:
+                    self._reset_for_process()
 
     # Recording.
 
@@ -137,8 +140,7 @@ class Runtime:
     def record(self, destination: Destination, kind: Kind, payload: bytes) -> None:
         """Put a packed record into the spool. Never raises."""
         now_ns = time.monotonic_ns()
-        if os.getpid() != self._pid:
-            self.after_fork()
+        self.after_fork()
         place = self._place or self._find_place(now_ns)
         if place is None:
             self.count_drop(Drop.NO_DIRECTORY)
@@ -164,6 +166,7 @@ class Runtime:
 
     def count_drop(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next look."""
+        self.after_fork()  # or what the parent counted would count as the child's too
         self.drops.count(drop, count)
 
     def warn(self, what: str, hint: str) -> None:
@@ -252,9 +255,7 @@ class Runtime:
         """
         try:
             self.open_place()
-        except (
-            OSError
-        ) as error:  # of the control page: looked for again in the course of later calls
+        except OSError as error:  # of the control page: looked for again by later calls
             if isinstance(error, StateDirectoryError):
                 raise
             self.warn("records are dropped", str(error))
@@ -271,12 +272,11 @@ class Runtime:
             return None
 
     def _look(self, now_ns: int) -> None:
-        if not self._look_lock.acquire(blocking=False):
+        self.after_fork()
+        look_lock = self._look_lock
+        if not look_lock.acquire(blocking=False):
             return  # another thread is at it
         try:
-            if os.getpid() != self._pid:
-                self.after_fork()
-                self._look_lock.acquire(blocking=False)
             is_due = now_ns - self._looked_ns >= LOOK_EVERY_NS
             if is_due:
                 self._looked_ns = now_ns
@@ -293,7 +293,7 @@ class Runtime:
         except OSError as error:
             self.drops.warn("the state directory cannot be used now", str(error))
         finally:
-            self._look_lock.release()
+            look_lock.release()
 
     def _check_place(self, now_ns: int) -> None:
         place = self._place

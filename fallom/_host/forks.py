@@ -9,10 +9,37 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
 
-__all__ = ["ForkGuard"]
+__all__ = ["ForkGuard", "ProcessLock"]
+
+L = TypeVar("L")
+
+
+class ProcessLock(Generic[L]):
+    """A lock of which each process has its own: what a thread held at a fork is free in the child.
+
+    After a fork made in C two threads may be the first to ask for it. Both get the same one:
+    ``setdefault`` is one step.
+    """
+
+    __slots__ = ("_by_pid", "_make")
+
+    def __init__(self, make: Callable[[], L]) -> None:
+        """Make the lock of this process; ``make`` is ``threading.Lock`` or ``threading.RLock``."""
+        self._make = make
+        self._by_pid = {os.getpid(): make()}
+
+    def current(self) -> L:
+        """Give the lock of this process. Does not block."""
+        pid = os.getpid()
+        lock = self._by_pid.get(pid)
+        if lock is None:
+            lock = self._by_pid.setdefault(pid, self._make())
+            self._by_pid = {pid: lock}  # without those of ancestors, whose numbers come again
+        return lock
 
 
 class ForkGuard:
@@ -24,42 +51,26 @@ class ForkGuard:
 
     def __init__(self, on_child: Callable[[], None] | None = None) -> None:
         """Register the hooks; ``on_child`` runs in a child that Python forked, and may not block."""
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self._lock = ProcessLock(threading.RLock)
         self._on_child = on_child
         _register(weakref.ref(self))
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[object]:
         """Give a context within which no other thread of this process can fork."""
-        return _held(self)
+        return self._lock.current()
 
     def before_fork(self) -> None:
         """Wait until nobody is inside ``held``; at most one read of the database long."""
-        self.current_lock().acquire()
+        self._lock.current().acquire()
 
     def after_fork_in_parent(self) -> None:
         """Let the others go on."""
-        self._lock.release()
+        self._lock.current().release()
 
     def after_fork_in_child(self) -> None:
-        """Make the lock anew and tell the owner."""
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
+        """Tell the owner."""
         if self._on_child is not None:
             self._on_child()
-
-    def current_lock(self) -> threading.RLock:
-        """Give the lock of this process; a fork made in C ran no hook and left the parent's."""
-        if os.getpid() != self._pid:
-            self._lock = threading.RLock()
-            self._pid = os.getpid()
-        return self._lock
-
-
-@contextmanager
-def _held(guard: ForkGuard) -> Iterator[None]:
-    with guard.current_lock():
-        yield
 
 
 def _register(reference: weakref.ref[ForkGuard]) -> None:

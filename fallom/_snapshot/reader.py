@@ -11,7 +11,6 @@ what is held and is tried again a second later, or as soon as the generation mov
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import Any, TypeAlias
 from fallom._core.assignment import CompiledConfig, CompiledTest
 from fallom._core.errors import PayloadError
 from fallom._core.template import CompiledPrompt
+from fallom._host.forks import ProcessLock
 from fallom._snapshot.database import DATABASE_NAME, DatabaseError, Rows, reading
 from fallom._snapshot.entries import Compiled, Kind, decode_entry, hash_of
 from fallom._snapshot.manifest import Manifest, decode_manifest
@@ -87,7 +87,7 @@ class SnapshotReader:
         self,
         directory: Callable[[], Path | None],
         generation: Callable[[], int],
-        held: Callable[[], AbstractContextManager[None]],
+        held: Callable[[], AbstractContextManager[object]],
         *,
         monotonic: Callable[[], float] = time.monotonic,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
@@ -110,8 +110,7 @@ class SnapshotReader:
         self._busy_timeout_s = busy_timeout_s
         self._busy_timeout_first_s = busy_timeout_first_s
         self._held = _Held(-1, Manifest())
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._lock = ProcessLock(threading.Lock)
         self._retry_at_s = 0.0
         self._failed_generation = -1
         self._unreadable: dict[str, float] = {}  # hash -> when its row is looked at again
@@ -197,10 +196,7 @@ class SnapshotReader:
 
     def _turn(self, timeout_s: float) -> threading.Lock | None:
         """Take the lock; None if another thread reads meanwhile, and what is held has to do."""
-        if self._pid != os.getpid():  # held at a fork by a thread that the child does not have
-            self._lock = threading.Lock()
-            self._pid = os.getpid()
-        lock = self._lock
+        lock = self._lock.current()
         return lock if lock.acquire(timeout=timeout_s) else None
 
     def _read_manifest(self) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from fallom._host.control import Drop
 from fallom._host.files import File
+from fallom._host.forks import ProcessLock
 from fallom._spool.frame import (
     FrameTooLargeError,
     Kind,
@@ -87,6 +88,7 @@ class SpoolWriter:
         # Re-entrant: a signal handler may record while its thread is recording.
         self._lock = threading.RLock()
         self._is_writing = False
+        self._forked = ProcessLock(threading.RLock)
         self._pid = os.getpid()
         self._starts: dict[bytes, bytes] = {}  # of calls in flight, by span id
 
@@ -166,15 +168,21 @@ class SpoolWriter:
                     self._leave(destination, sealed=True)
 
     def forget(self) -> None:
-        """Close inherited descriptors in a forked child; the locks stay the parent's."""
-        self._lock = threading.RLock()  # another thread of the parent may have held it
-        self._is_writing = False
-        self._pid = os.getpid()
-        self._refused.clear()
-        self._starts = {}  # those calls are the parent's
-        for segment in self._open.values():
-            segment.file.close()
-        self._open.clear()
+        """Close inherited descriptors in a forked child; the locks stay the parent's.
+
+        Of several threads of the child one does it and the others wait: it is done when the pid says so.
+        """
+        with self._forked.current():
+            if self._pid == os.getpid():
+                return
+            self._is_writing = False
+            self._refused.clear()
+            self._starts = {}  # those calls are the parent's
+            for segment in self._open.values():
+                segment.file.close()
+            self._open.clear()
+            self._lock = threading.RLock()  # another thread of the parent may have held it
+            self._pid = os.getpid()
 
     def abandon(self) -> None:
         """Close the segments without sealing them: their directory is not ours any more."""

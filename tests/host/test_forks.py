@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import weakref
 
 import pytest
 
-from fallom._host.forks import ForkGuard
-from tests.support.processes import in_child
+from fallom._host.forks import ForkGuard, ProcessLock
+from tests.support.processes import in_child, in_child_of_c
 
 
 def test_no_fork_happens_while_another_thread_is_within() -> None:
@@ -84,24 +85,37 @@ def test_a_child_that_was_forked_in_c_is_not_stuck_on_the_lock_of_a_lost_thread(
     thread = threading.Thread(target=read)
     thread.start()
     is_within.wait()
-    # A fork in C runs none of Python's hooks: so there is nothing for them to find.
-    hooks = guard.before_fork, guard.after_fork_in_parent, guard.after_fork_in_child
-    for hook in hooks:
-        setattr(guard, hook.__name__, lambda: None)
 
     def go_on() -> str:
-        for hook in hooks:
-            setattr(guard, hook.__name__, hook)
         if act == "fork":
             return str(in_child(lambda: "alive"))
         with guard.held():
             return "alive"
 
     try:
-        assert in_child(go_on) == "alive"
+        assert in_child_of_c(go_on) == "alive"
     finally:
         may_end.set()
         thread.join()
+
+
+def test_threads_that_are_first_in_a_child_forked_in_c_get_the_same_lock() -> None:
+    held, rounds = ProcessLock(threading.RLock), 50
+    held.current().acquire()
+
+    def ask() -> list[object]:
+        sys.setswitchinterval(1e-6)
+        given: list[object] = []
+        threads = [threading.Thread(target=lambda: given.append(held.current())) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [id(lock) for lock in given]
+
+    for _ in range(rounds):
+        assert len(set(in_child_of_c(ask))) == 1
+    held.current().release()
 
 
 def test_the_hooks_do_not_keep_a_guard_alive() -> None:

@@ -392,12 +392,12 @@ def test_a_lock_held_at_a_fork_does_not_stop_the_child(
     reader = page.reader(directory)
     assert version_of(reader, "a") == 1
     page.publish(publisher, configs(config("a", 2)))
-    reader._lock.acquire()  # as a thread that reads, at a fork made in C
+    reader._lock.current().acquire()  # as a thread that reads, at a fork made in C
     pid = os.fork()
     if pid == 0:
         os._exit(0 if version_of(reader, "a") == 2 else 1)
     _, status = os.waitpid(pid, 0)
-    reader._lock.release()
+    reader._lock.current().release()
     assert os.waitstatus_to_exitcode(status) == 0
 
 

@@ -26,7 +26,7 @@ from fallom._spool.segment import (
     try_take_over,
 )
 from fallom._spool.writer import SpoolWriter
-from tests.support.processes import in_child
+from tests.support.processes import in_child, in_child_of_c
 
 TRACES = Destination.TRACES
 SECOND_NS = 1_000_000_000
@@ -386,6 +386,55 @@ def test_a_child_is_not_stuck_on_the_lock_of_a_thread_that_it_does_not_have(
         may_end.set()
         thread.join()
     assert sorted(written(spool)) == ["child", "parent"]
+
+
+def test_threads_that_are_first_in_a_child_forked_in_c_write_beside_each_other(
+    make: Callable[..., SpoolWriter], spool: File
+) -> None:
+    writer = make()
+    writer.write(TRACES, Kind.SPAN, "parent", 0)
+
+    def record() -> tuple[bool, bool, list[Drop | None]]:
+        inherited, drops = writer._open[TRACES].file, []
+        is_closing, may_close = threading.Event(), threading.Event()
+        close = inherited.close
+
+        class Slow(File):
+            """Is closed by the first thread while the second comes."""
+
+            __slots__ = ()
+
+            def close(self) -> None:
+                is_closing.set()
+                may_close.wait()
+                close()
+
+        slow = Slow(os.dup(inherited.fd), "slow")
+        writer._open[TRACES].file = slow
+        first, second = (
+            threading.Thread(
+                target=lambda text=text: drops.append(writer.write(TRACES, Kind.SPAN, text, 1))
+            )
+            for text in ("child 1", "child 2")
+        )
+        first.start()
+        is_closing.wait()
+        second.start()
+        second.join(0.3)  # one that did not wait would be done by then
+        has_waited = second.is_alive()
+        may_close.set()
+        first.join()
+        second.join()
+        return has_waited, writer._lock is writer._current_lock(), drops
+
+    assert in_child_of_c(record) == (True, True, [None, None])
+    by_writer = {
+        tuple(each for each in some if isinstance(each, str)) for some in contents(spool).values()
+    }
+    assert {frozenset(some) for some in by_writer} == {
+        frozenset({"parent"}),
+        frozenset({"child 1", "child 2"}),
+    }
 
 
 def daemonise(writer: SpoolWriter, reused: socket.socket) -> None:

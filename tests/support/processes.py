@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import signal
@@ -16,11 +17,11 @@ from typing import Any
 class Child:
     """A forked process that runs a function and hands back what it returns."""
 
-    def __init__(self, body: Callable[[], Any]) -> None:
+    def __init__(self, body: Callable[[], Any], fork: Callable[[], int] = os.fork) -> None:
         self._read_end, write_end = os.pipe()
         with warnings.catch_warnings():  # of Python 3.12: the test runner has threads
             warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
+            self.pid = fork()
         if self.pid == 0:
             status = 1
             try:
@@ -67,6 +68,17 @@ def _end(pid: int) -> None:
 def in_child(body: Callable[[], Any]) -> Any:
     """Run a function in a forked child and give what it returned."""
     return Child(body).result()
+
+
+def fork_in_c() -> int:
+    """Fork as a host written in C does: none of Python's hooks run."""
+    # PyDLL keeps the interpreter's lock, or the child could not go on without another thread.
+    return int(ctypes.PyDLL(None).fork())
+
+
+def in_child_of_c(body: Callable[[], Any]) -> Any:
+    """Run a function in a child that was forked in C and give what it returned."""
+    return Child(body, fork_in_c).result()
 
 
 def at_once(count: int, body: Callable[[int], Any]) -> list[Any]:
