@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import gc
 import logging
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -336,6 +337,18 @@ def test_clients_for_clouds_are_traced(name: str, provider: Provider, tracing: R
     assert client.messages._post is client.post
     assert bare.messages._post is not client.post
     logging.getLogger(name).debug("%s", client)
+
+
+def test_pickling_is_that_of_the_bare_client(bare: Any, tracing: Recording) -> None:
+    client = wrap_openai(bare, tracing)
+    expected, found = call(bare), call(client)
+    assert pickle.loads(pickle.dumps(found)) == expected
+    outcomes = []
+    for candidate in (bare, client):
+        with pytest.raises(TypeError) as refusal:
+            pickle.dumps(candidate)
+        outcomes.append(str(refusal.value))
+    assert outcomes[1] == outcomes[0]
 
 
 def test_asked_is_what_the_server_saw(provider: Provider) -> None:
