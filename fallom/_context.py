@@ -6,7 +6,7 @@ Context variables: an asyncio task starts with a copy of its creator's, a new th
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fallom._core.span import SessionContext
 
@@ -14,6 +14,7 @@ __all__ = [
     "CURRENT_PROMPT",
     "CURRENT_SESSION",
     "PromptTag",
+    "RequestContext",
     "enter_session",
     "leave_session",
     "take_prompt_tag",
@@ -36,6 +37,32 @@ _OUTER_SESSIONS: ContextVar[tuple[SessionContext | None, ...]] = ContextVar(
 # In a list, because tasks and threads that are started with a copy of the context share it: whichever
 # of them makes the next call takes the tag for all.
 CURRENT_PROMPT: ContextVar[list[PromptTag] | None] = ContextVar("fallom_prompt", default=None)
+
+_OF_A_REQUEST: tuple[ContextVar[Any], ...] = (CURRENT_SESSION, _OUTER_SESSIONS, CURRENT_PROMPT)
+
+
+class RequestContext:
+    """What a request sets, kept apart from what the thread or task that serves it has.
+
+    It begins with what surrounds it. ``swap`` exchanges the two, so that every second call is the way
+    back. The values themselves are kept, not tokens: a server may run the parts of one request (the
+    call, each piece of its answer, the end) in different threads.
+    """
+
+    __slots__ = ("_apart",)
+
+    def __init__(self) -> None:
+        """Begin with what is current here."""
+        self._apart = [variable.get() for variable in _OF_A_REQUEST]
+
+    def swap(self) -> None:
+        """Put what is kept apart in the place of what is current, and the other way round."""
+        apart = self._apart
+        for number, variable in enumerate(_OF_A_REQUEST):
+            current = variable.get()
+            if current is not apart[number]:
+                variable.set(apart[number])
+                apart[number] = current
 
 
 def enter_session(session: SessionContext) -> None:

@@ -21,12 +21,12 @@ LINES_MAX = 350
 # know each other. What is not named here is the face.
 RUNTIME = frozenset(
     "_runtime _assignments _patience _watch _drops _packing _waiting _flush _status _tracing "
-    "_active_span _import_watch _session_attributes _worker_resource".split()
+    "_import_watch _session_attributes _worker_resource".split()
 )
 LEVELS: list[dict[str, frozenset[str]]] = [
     {"integrations": frozenset({"integrations"})},
     {"runtime": RUNTIME},
-    {"context": frozenset({"_context"})},
+    {"context": frozenset({"_context", "_active_span"})},
     {"flusher": frozenset({"_flusher"})},
     {"snapshot": frozenset({"_snapshot"}), "spool": frozenset({"_spool"})},
     {"host": frozenset({"_host"})},
@@ -40,6 +40,12 @@ ROOM_OF = {part: room for rooms in LEVELS for room, parts in rooms.items() for p
 # Beyond the order: integrations get a callable and never the runtime, and workers know of the flusher
 # how to start it, and where its offsets stand.
 MAY_IMPORT = {"integrations": {"integrations", "core"}, "core": {"core"}}
+# They wrap what a server or a task queue calls, and keep the context of a request or task apart; the
+# public name takes the application alone, so that nobody could hand them a callable.
+CONTEXT_KEEPERS = {
+    "fallom.integrations.asgi",
+    "fallom.integrations.wsgi",
+}
 FLUSHER_FOR_WORKERS = {
     "fallom._flusher.spawn",
     "fallom._flusher.election",
@@ -161,6 +167,7 @@ def test_integrations_and_core_know_nothing_else() -> None:
         for found in OWN
         if room_of(found.module) in MAY_IMPORT
         and room_of(found.target) not in MAY_IMPORT[room_of(found.module)]
+        and not (found.module in CONTEXT_KEEPERS and room_of(found.target) == "context")
     ]
     assert wrong == []
 
@@ -292,6 +299,8 @@ PUBLIC = {
     "fallom.prompts": ["PromptResult", "get", "get_ab"],
     "fallom.session": ["FallomSession", "session"],
     "fallom.trace": ["clear_session", "get_session", "set_session", "span", "step"],
+    "fallom.integrations.asgi": ["FallomMiddleware"],
+    "fallom.integrations.wsgi": ["FallomMiddleware"],
     "fallom.masks": ["api_keys", "compose", "data_urls", "email_addresses"],
     "fallom.opentelemetry": ["FallomSpanExporter", "FallomSpanProcessor"],
 }
