@@ -41,7 +41,7 @@ from fallom._spool.writer import SpoolWriter
 from fallom._watch import FlusherWatch
 from fallom._worker_resource import worker_resource
 
-__all__ = ["Runtime", "current", "reset", "start"]
+__all__ = ["HOLDER", "Runtime", "current", "reset", "start"]
 
 LOOK_EVERY_NS = 1_000_000_000
 
@@ -324,13 +324,11 @@ class Runtime:
 class _Holder:
     """The reference to the runtime: the one thing at module level that changes."""
 
-    __slots__ = ("runtime",)
-
-    def __init__(self) -> None:
-        self.runtime: Runtime | None = None
+    runtime: Runtime | None = None
+    change: Callable[[Settings], Settings] | None = None  # of the settings of every ``start``
 
 
-_holder = _Holder()
+HOLDER = _Holder()
 
 
 def start(settings: Settings, mask: Callable[[str], str] | None = None) -> Runtime:
@@ -338,7 +336,9 @@ def start(settings: Settings, mask: Callable[[str], str] | None = None) -> Runti
 
     A mask stays in force until another is given: an ``init`` that says nothing of it lifts no privacy.
     """
-    before = runtime = _holder.runtime
+    if HOLDER.change is not None:
+        settings = HOLDER.change(settings)
+    before = runtime = HOLDER.runtime
     if runtime is None or runtime.settings != settings:
         runtime = Runtime(settings)
         if before is not None:
@@ -346,13 +346,13 @@ def start(settings: Settings, mask: Callable[[str], str] | None = None) -> Runti
             mask = mask or before.given_mask
     if mask is not None:
         runtime.use_mask(mask)
-    _holder.runtime = runtime
+    HOLDER.runtime = runtime
     return runtime
 
 
 def current() -> Runtime:
     """Give the runtime, made from the environment if ``init`` was never called. Never raises."""
-    runtime = _holder.runtime
+    runtime = HOLDER.runtime
     if runtime is not None:
         return runtime
     try:
@@ -365,6 +365,6 @@ def current() -> Runtime:
 
 def reset() -> None:
     """Forget the runtime; for tests."""
-    if _holder.runtime is not None:
-        _holder.runtime.seal()
-    _holder.runtime = None
+    if HOLDER.runtime is not None:
+        HOLDER.runtime.seal()
+    HOLDER.runtime = None

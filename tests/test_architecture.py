@@ -21,7 +21,7 @@ LINES_MAX = 350
 # know each other. What is not named here is the face.
 RUNTIME = frozenset(
     "_runtime _assignments _patience _watch _drops _packing _waiting _flush _status _tracing "
-    "_import_watch _session_attributes _worker_resource".split()
+    "_import_watch _session_attributes _worker_resource _diversion".split()
 )
 LEVELS: list[dict[str, frozenset[str]]] = [
     {"integrations": frozenset({"integrations"})},
@@ -51,7 +51,7 @@ FLUSHER_FOR_WORKERS = {
     "fallom._flusher.election",
     "fallom._flusher.targets",
 }
-OPERATORS = ("fallom.cli", "fallom.dev")
+OPERATORS = ("fallom.cli", "fallom.dev", "fallom.testing")
 
 # Prefix of a module: prefixes of what it may import from others.
 THIRD_PARTIES = {
@@ -70,6 +70,7 @@ THIRD_PARTIES = {
     "fallom.integrations.opentelemetry": ("opentelemetry",),
     "fallom.integrations.langchain": ("langchain_core",),
     "fallom._auto_instrument": ("opentelemetry",),
+    "fallom.testing.pytest_plugin": ("pytest",),
     "fallom.cli": ("click",),
     "fallom.dev": (
         "starlette",
@@ -303,6 +304,14 @@ PUBLIC = {
     "fallom.integrations.wsgi": ["FallomMiddleware"],
     "fallom.masks": ["api_keys", "compose", "data_urls", "email_addresses"],
     "fallom.opentelemetry": ["FallomSpanExporter", "FallomSpanProcessor"],
+    "fallom.testing": [
+        "Capture",
+        "CapturedEvent",
+        "CapturedExposure",
+        "CapturedMetrics",
+        "CapturedSpan",
+        "capture",
+    ],
 }
 
 

@@ -51,7 +51,8 @@ class Settings:
     capture_content: bool = True  # FALLOM_CAPTURE_CONTENT; False from either side wins
     debug: bool = False  # FALLOM_DEBUG
     state_dir: str | None = None  # FALLOM_STATE_DIR; absolute after resolution
-    flusher: str = "process"  # FALLOM_FLUSHER: "process" (started by itself) or "external"
+    flusher: str = "process"  # FALLOM_FLUSHER: "process" (started by itself) or "external";
+    # "none" in tests of applications, where nothing is ever delivered
     service_name: str = ""  # argument, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
     resource_attributes: Mapping[str, str] = field(default_factory=dict)  # OTEL_RESOURCE_ATTRIBUTES
     cold_start_timeout_s: float = 1.0  # FALLOM_COLD_START_TIMEOUT, 0 to 60
