@@ -11,16 +11,23 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
+from fallom._core.propagation import Parent
+
 __all__ = [
     "DOUBLED",
     "IN_CALL",
     "Active",
+    "Replaced",
     "activate",
     "active_span",
     "deactivate",
     "doubled_attributes",
+    "give_back",
     "is_llm_client_scope",
+    "keep_parent",
+    "parent_here",
     "parent_of_call",
+    "take_parent",
 ]
 
 DOUBLED = "fallom.doubled"  # attribute of an OpenTelemetry span whose call a span of ours records
@@ -37,20 +44,41 @@ _OTHERS = ("opentelemetry.util.genai", "anthropic")  # a shared base of them; a 
 class Active(NamedTuple):
     """A span that was made active, and what was before."""
 
-    ours: Token[tuple[bytes, bytes] | None]
+    ours: Token[Parent | None]
     theirs: Any
 
 
-_ours: ContextVar[tuple[bytes, bytes] | None] = ContextVar("fallom_active_span", default=None)
+class Replaced(NamedTuple):
+    """What was active in a context before a span of elsewhere was."""
+
+    ours: Parent | None
+    theirs: Any  # OpenTelemetry's context before, None if it was left as it was
+    put: Any  # and the one put there instead
+
+
+_ours: ContextVar[Parent | None] = ContextVar("fallom_active_span", default=None)
+# The context of OpenTelemetry's that ``take_parent`` put here and ``give_back`` took away again.
+_taken_away: ContextVar[Any] = ContextVar("fallom_taken_away", default=None)
 
 
 def active_span() -> tuple[bytes, bytes] | None:
     """Give (trace id, span id) of the span that is active here, None if there is none."""
     span = _current()
     if span is None:
-        return _ours.get()
+        ours = _ours.get()
+        return None if ours is None else (ours.trace_id, ours.span_id)
     context = span.get_span_context()
     return _trace_id(context), _span_id(context)
+
+
+def parent_here() -> Parent | None:
+    """Give the span that is active here as what headers say of it, None if there is none."""
+    span = _current()
+    if span is None:
+        return _ours.get()
+    context = span.get_span_context()
+    state = context.trace_state.to_header() if context.trace_state else ""
+    return Parent(_trace_id(context), _span_id(context), int(context.trace_flags), state)
 
 
 def parent_of_call() -> tuple[bytes, bytes] | None:
@@ -88,11 +116,13 @@ def activate(trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
         span_id: Its id.
         is_call: Whether it is a call to a model, within which instrumentations of clients record nothing.
     """
-    token = _ours.set((trace_id, span_id))
-    api: Any = sys.modules.get("opentelemetry.trace")
+    outer = _ours.get()
+    if outer is None or outer.trace_id != trace_id:
+        outer = Parent(trace_id, span_id)
+    token = _ours.set(outer._replace(span_id=span_id))
+    api, otel = _loaded()
     if api is None:
         return Active(token, None)
-    otel: Any = sys.modules["opentelemetry.context"]
     before = api.get_current_span().get_span_context()
     context = api.SpanContext(
         int.from_bytes(trace_id, "big"),
@@ -120,6 +150,86 @@ def deactivate(active: Active) -> None:
         return
 
 
+def take_parent(parent: Parent | None, is_remote: bool) -> Replaced:
+    """Make a span of elsewhere the active one until ``give_back``.
+
+    Where OpenTelemetry has a nearer one of its trace, that stays.
+
+    Args:
+        parent: That span; None for none at all.
+        is_remote: Whether it is of another process.
+    """
+    before = Replaced(_ours.get(), None, None)
+    _ours.set(parent)
+    api, otel = _loaded()
+    if api is None:
+        return before
+    theirs = _without_remains(otel)
+    span = _current()
+    if parent is None:
+        if span is None:
+            return before
+        put = api.set_span_in_context(api.INVALID_SPAN)
+    elif span is not None and _is_nearer(span.get_span_context(), parent, is_remote):
+        return before
+    else:
+        put = api.set_span_in_context(api.NonRecordingSpan(_span_context(api, parent, is_remote)))
+    otel.attach(put)
+    return before._replace(theirs=theirs, put=put)
+
+
+def keep_parent() -> Replaced:
+    """Leave active what is, for ``give_back`` to make it so again."""
+    _, otel = _loaded()
+    if otel is not None:
+        _without_remains(otel)
+    return Replaced(_ours.get(), None, None)
+
+
+def give_back(replaced: Replaced) -> None:
+    """Make active what was.
+
+    Values are set, where a token would raise in another thread than its own. Of OpenTelemetry's context
+    only what was put there is taken away: somebody who came between may have taken it away himself.
+    """
+    _ours.set(replaced.ours)
+    if replaced.put is not None:
+        _, otel = _loaded()
+        _taken_away.set(replaced.put)
+        if otel.get_current() is replaced.put:
+            otel.attach(replaced.theirs)
+
+
+def _without_remains(otel: Any) -> Any:
+    """Give OpenTelemetry's context, without what was here before and is over.
+
+    Who attached a context after ours and detaches it after ours was taken away brings it back: that is
+    the order in which signals of Celery come to its instrumentation.
+    """
+    context = otel.get_current()
+    if context is _taken_away.get() and context is not None:
+        context = otel.Context()
+        otel.attach(context)
+    return context
+
+
+def _is_nearer(context: Any, parent: Parent, is_remote: bool) -> bool:
+    """Tell whether an active span stands between a span of elsewhere and what begins here."""
+    if _trace_id(context) != parent.trace_id:
+        return False
+    return is_remote or _span_id(context) == parent.span_id
+
+
+def _span_context(api: Any, parent: Parent, is_remote: bool) -> Any:
+    return api.SpanContext(
+        int.from_bytes(parent.trace_id, "big"),
+        int.from_bytes(parent.span_id, "big"),
+        is_remote=is_remote,
+        trace_flags=api.TraceFlags(parent.flags),
+        trace_state=api.TraceState.from_header([parent.trace_state]),
+    )
+
+
 def _doubled() -> Any:
     """Give the active span if it is that of an instrumented client."""
     span = _current()
@@ -129,9 +239,17 @@ def _doubled() -> Any:
     return span
 
 
-def _current() -> Any:
-    api: Any = sys.modules.get("opentelemetry.trace")
+def _loaded() -> tuple[Any, Any]:
+    """Give OpenTelemetry's modules of spans and contexts; None while they are not (all) loaded."""
+    api = sys.modules.get("opentelemetry.trace")
     if api is None or not hasattr(api, "get_current_span"):  # or is just being imported
+        return None, None
+    return api, sys.modules["opentelemetry.context"]
+
+
+def _current() -> Any:
+    api, _ = _loaded()
+    if api is None:
         return None
     span = api.get_current_span()
     return span if span.get_span_context().is_valid else None

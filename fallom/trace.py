@@ -1,10 +1,10 @@
-"""Custom metrics, steps of one's own, and the session of a context (the older way of saying whose)."""
+"""Custom metrics, steps of one's own, and what of a context says whose they are: set, carried, taken in."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fallom._active_span import active_span
 from fallom._arguments import check_text
@@ -17,9 +17,21 @@ from fallom._spool.segment import Destination
 from fallom._tracing import context_attributes, known_assignment
 
 if TYPE_CHECKING:
+    from fallom._propagation import Extracted
     from fallom._step import Step
 
-__all__ = ["clear_session", "get_session", "set_session", "span", "step"]
+__all__ = [
+    "clear_session",
+    "extract",
+    "get_session",
+    "inject",
+    "propagate",
+    "set_session",
+    "span",
+    "step",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def set_session(
@@ -136,3 +148,65 @@ def step(
     from fallom._step import Step  # paid for by those who use it
 
     return Step(name, kind, attributes)
+
+
+def inject(headers: MutableMapping[str, str], *, with_session: bool = True) -> None:
+    """Write what this context says into headers of a request or a message, for ``extract``.
+
+    ``traceparent`` (and ``tracestate``) of W3C Trace Context name the active span: a step, a traced
+    call, or OpenTelemetry's span. ``fallom`` is the session: config key, session id, customer, tags and
+    metadata, in at most 4096 characters; what does not fit of the latter three is left out. Where there
+    is no span, or no session, its headers are not written. Headers of these names are written over.
+
+    Nothing writes them by itself but the integration of Celery, into its tasks: a request to somebody
+    else gets ``with_session=False``, or his log has your customers.
+
+    Args:
+        headers: A mapping to write to.
+        with_session: False leaves the session out.
+    """
+    from fallom._propagation import headers_here  # paid for by those who use it
+
+    for name, value in headers_here(with_session).items():
+        headers[name] = value
+
+
+def extract(headers: Mapping[Any, Any]) -> Extracted:
+    """Take in what ``inject`` wrote elsewhere: a context manager, for ``with`` and ``async with``.
+
+        with trace.extract(message.headers):
+            ...  # spans are of that session, and children of that span
+
+    Behind the block session and active span are what they were. What is not in the headers stays as it
+    is within the block too, and a header that is damaged counts as one that is not there: this never
+    raises. Where OpenTelemetry has taken the same trace from the headers already, its span is the parent.
+
+    Anybody can write such headers: take them from your own services only, not from the internet.
+
+    Args:
+        headers: Names, in any case, to values.
+    """
+    from fallom._propagation import Extracted  # paid for by those who use it
+
+    return Extracted(headers)
+
+
+def propagate(function: F) -> F:
+    """Give a function with the session and the active span of this moment, for another thread or process.
+
+        pool.submit(trace.propagate(summarize), document)
+
+    A thread of a pool has no session of its own, unlike an asyncio task or ``asyncio.to_thread``, which
+    copy the context. Call this where work is handed over; as a decorator it would take what is there
+    when the function is defined.
+
+    Functions, coroutine functions, and generators of either kind; of a generator each piece of its own
+    code has it. A plain function can be pickled with it, for a pool of processes, if it can be pickled
+    itself and the session's metadata can; a prompt's tag stays in this process.
+
+    Args:
+        function: What to call there.
+    """
+    from fallom._propagate import propagated  # paid for by those who use it
+
+    return propagated(function)
