@@ -1,0 +1,1 @@
+"""Benchmarks of fallom against its peers and the floor; see ``scripts/bench --list``."""

@@ -1,0 +1,141 @@
+"""A run of benchmarks: how much of each, where files go, and how contestants are matched."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestant import Contestant, ContestantError
+from benchmarks.environments import MissingPeerError
+from benchmarks.receiver import Receiver
+from benchmarks.table import Table, summarised
+
+__all__ = ["Bench", "Entry", "WrongResultError", "expect"]
+
+NOWHERE = "http://127.0.0.1:9"
+TIMED = ("us", "x cal", "CPU us", "CPU x cal", "x floor", "p50", "p99", "p99.9")
+
+
+class WrongResultError(AssertionError):
+    """An answer or a count is wrong: then no figure of the run means anything."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Who takes part, and how it is started."""
+
+    name: str
+    peer: str
+    adapter: str
+    path: str
+    share: float = 1.0  # of the calls; less for those that are slow
+    environ: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Bench:
+    """What the benchmarks have in common."""
+
+    folder: Path
+    receiver: Receiver
+    is_quick: bool
+    missing: list[str] = field(default_factory=list)
+    repeats: int = 7
+
+    def sized(self, full: int, quick: int) -> int:
+        """Give how much of something this run does."""
+        return quick if self.is_quick else full
+
+    def ours(self, flusher: str = "external", url: str = NOWHERE, **more: str) -> dict[str, str]:
+        """Give the variables of a fallom with a state directory of its own."""
+        return {
+            "FALLOM_STATE_DIR": tempfile.mkdtemp(prefix="state-", dir=self.folder),
+            "FALLOM_FLUSHER": flusher,
+            "FALLOM_CONFIGS_URL": NOWHERE,
+            "FALLOM_PROMPTS_URL": NOWHERE,
+            "FALLOM_TRACES_URL": url,
+            "FALLOM_AUTO_INSTRUMENT": "false",
+            "FALLOM_LINGER": "1",
+            **more,
+        }
+
+    @contextmanager
+    def contestants(self, entries: list[Entry]) -> Iterator[list[tuple[Entry, Contestant]]]:
+        """Start the contestants; those that cannot be installed are named as missing."""
+        started = []
+        with ExitStack() as stack:
+            for entry in entries:
+                options = {
+                    "url": self.receiver.url,
+                    "file": tempfile.mktemp(prefix="file-", dir=self.folder),
+                    **entry.options,
+                }
+                try:
+                    contestant = Contestant(
+                        entry.name, entry.peer, entry.adapter, entry.path, options, entry.environ
+                    )
+                except MissingPeerError as error:
+                    self.miss(str(error))
+                    continue
+                except ContestantError as error:
+                    if entry.peer == "fallom":
+                        raise
+                    self.miss(f"{entry.name} did not start: {str(error).strip().splitlines()[-1]}")
+                    continue
+                stack.callback(contestant.close)
+                started.append((entry, contestant))
+            yield started
+
+    def miss(self, what: str) -> None:
+        """Name a peer that is not in the results."""
+        if what not in self.missing:
+            self.missing.append(what)
+        print(f"missing: {what}", file=sys.stderr, flush=True)
+
+    def match(
+        self, pairs: list[tuple[Entry, Contestant]], calls: int, singles: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Run rounds of all contestants in turns, so that what else the machine does hits all of them."""
+        rounds: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry, _ in pairs}
+        for entry, contestant in pairs:
+            contestant.order("warm", calls=max(20, int(calls * entry.share) // 20))
+        for repeat in range(self.repeats):
+            turn = pairs[repeat % len(pairs) :] + pairs[: repeat % len(pairs)]
+            for entry, contestant in turn:
+                found = contestant.order(
+                    "round",
+                    calls=max(1, int(calls * entry.share)),
+                    singles=max(1, int(singles * entry.share)),
+                    cal_calls=2000,
+                )
+                rounds[entry.name].append(found)
+        return rounds
+
+    def table(
+        self, name: str, title: str, rounds: dict[str, list[dict[str, Any]]], floor: str
+    ) -> Table:
+        """Make the table of a match, with each row's ratio to the floor of the same repeat."""
+        table = Table(name, title, TIMED)
+        for entry, found in rounds.items():
+            row = {"row": entry, **summarised(found)}
+            if floor in rounds:
+                row["x floor"] = statistics.median(
+                    mine["cpu_ns"] / theirs["cpu_ns"]
+                    for mine, theirs in zip(found, rounds[floor], strict=True)
+                )
+            table.rows.append(row)
+            table.curves[entry] = sorted(ns / 1000 for each in found for ns in each["singles_ns"])
+        return table
+
+
+def expect(condition: object, what: str) -> None:
+    """Fail the run if an answer or a count is wrong."""
+    if not condition:
+        raise WrongResultError(what)

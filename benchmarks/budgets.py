@@ -1,0 +1,72 @@
+"""The budgets, and whether the stored results keep to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.table import Table
+
+__all__ = ["judged"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most (or at least) so much of one column of one row."""
+
+    table: str
+    row: str  # how it begins
+    column: str
+    limit: float
+    is_floor: bool = False  # the limit is what must be reached
+    unit: str = ""
+
+
+BUDGETS = (
+    Budget("models", "**fallom**", "CPU x cal", 2.5),
+    Budget("models", "**fallom**", "x floor", 1.6),
+    Budget("models_first", "**fallom**", "CPU x cal", 8),
+    Budget("prompts", "**fallom** `prompts.get`", "CPU x cal", 4.5),
+    Budget("span", "**fallom**", "CPU x cal", 8),
+    Budget("span", "**fallom**", "CPU us", 6),
+    Budget("span", "**fallom**", "x floor", 1.5),
+    Budget("flood", "**fallom**", "p99 x floor", 2),
+    Budget("flood", "**fallom**", "kept %", 100, True),
+    Budget("processes", "**fallom**", "kept %", 100, True),
+    Budget("flusher", "**fallom**", "spans a CPU s", 40_000, True),
+    Budget("flusher", "**fallom**", "x OpenTelemetry", 5, True),
+    Budget("imports", "**fallom**", "CPU ms more", 40),
+    Budget("imports", "**fallom**", "MiB more", 6),
+    Budget("snapshot", "10000 prompts", "refresh ms", 10),
+    Budget("llm", "**fallom** create", "of best peer %", 25),
+    Budget("llm", "**fallom** stream", "of best peer %", 25),
+    Budget("llm", "**fallom** async", "of best peer %", 25),
+    Budget("web", "**fallom**", "p99 x none", 1.05),
+    Budget("idle", "**fallom** 4 workers", "CPU ms a minute", 0.0),
+    Budget("idle", "**fallom** flusher", "% of a core", 0.1),
+)
+
+
+def judged(tables: Mapping[str, Table]) -> Table:
+    """Give a row for each budget whose benchmark was run."""
+    found = Table("budgets", "Against the budgets", ("measured", "budget", "kept to"))
+    for budget in BUDGETS:
+        rows = tables[budget.table].rows if budget.table in tables else []
+        values = [
+            row[budget.column]
+            for row in rows
+            if row["row"].startswith(budget.row) and row.get(budget.column) is not None
+        ]
+        if not values:
+            continue
+        worst = min(values) if budget.is_floor else max(values)
+        is_kept = worst >= budget.limit if budget.is_floor else worst <= budget.limit
+        found.rows.append(
+            {
+                "row": f"{tables[budget.table].title}: {budget.column}",
+                "measured": worst,
+                "budget": f"{'>=' if budget.is_floor else '<='} {budget.limit:,g}",
+                "kept to": "yes" if is_kept else "**no**",
+            }
+        )
+    return found
