@@ -18,7 +18,7 @@ from fallom._core.errors import NotFoundError
 from fallom._runtime import Runtime, current
 from fallom._waiting import is_in_event_loop, wait_for_first_publish
 
-__all__ = ["Explanation", "explain", "get"]
+__all__ = ["Explanation", "explain", "get", "init"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def get(
     fallback: str | None = None,
     customer_id: str | None = None,
     context: Mapping[str, Any] | None = None,
+    debug: bool = False,
 ) -> str:
     """Give the model that a session is assigned to.
 
@@ -69,6 +70,7 @@ def get(
         fallback: The model to use when the config is not known.
         customer_id: For targeting, as the context's ``customerId``.
         context: For targeting: field names to values.
+        debug: Without effect; earlier releases had it. ``fallom.init(debug=True)`` logs more.
 
     Returns:
         The model's name.
@@ -184,3 +186,27 @@ def _not_found(runtime: Runtime, config_key: str, version: int | None) -> NotFou
         config_key,
         version,
     )
+
+
+def init(api_key: str | None = None, base_url: str | None = None) -> None:
+    """Set where configs come from, and leave the other settings as they are, as earlier releases did.
+
+    ``fallom.init`` sets all at once.
+
+    Raises:
+        ConfigurationError: As ``fallom.init``.
+    """
+    from fallom._changed_settings import change_settings  # paid for by those who use it
+
+    change_settings(api_key=api_key, configs_url=base_url)
+
+
+def __getattr__(name: str) -> Any:
+    """Say of what earlier releases had that it is gone: by an ImportError, whose text ``import`` shows."""
+    if name in ("IndividualTarget", "Targeting", "TargetingCondition", "TargetingRule"):
+        raise ImportError(
+            f"fallom.models.{name} was left out in fallom 0.3: targeting is set in the dashboard, and "
+            "models.explain() says what it decided for a session.",
+            name=__name__,
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

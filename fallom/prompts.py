@@ -17,7 +17,14 @@ from fallom._core.template import CompiledPrompt
 from fallom._runtime import Runtime, current
 from fallom._waiting import wait_for_first_publish
 
-__all__ = ["PromptResult", "get", "get_ab"]
+__all__ = [
+    "PromptResult",
+    "clear_prompt_context",
+    "get",
+    "get_ab",
+    "get_prompt_context",
+    "init",
+]
 
 T = TypeVar("T")
 
@@ -147,3 +154,35 @@ def _check_variables(variables: object) -> None:
         raise TypeError(
             f"variables must be a mapping of names to values, not {type(variables).__name__}"
         )
+
+
+def get_prompt_context() -> dict[str, Any] | None:
+    """Give the prompt that the next LLM call of this context is tagged with; None if there is none."""
+    held = CURRENT_PROMPT.get()
+    if not held:
+        return None
+    tag = held[-1]
+    return {
+        "prompt_key": tag.key,
+        "prompt_version": tag.version,
+        "ab_test_key": tag.ab_test_key,
+        "variant_index": tag.variant_index,
+    }
+
+
+def clear_prompt_context() -> None:
+    """Have the next LLM call of this context tagged with no prompt."""
+    CURRENT_PROMPT.set(None)
+
+
+def init(api_key: str | None = None, base_url: str | None = None) -> None:
+    """Set where prompts come from, and leave the other settings as they are, as earlier releases did.
+
+    ``fallom.init`` sets all at once.
+
+    Raises:
+        ConfigurationError: As ``fallom.init``.
+    """
+    from fallom._changed_settings import change_settings  # paid for by those who use it
+
+    change_settings(api_key=api_key, prompts_url=base_url)

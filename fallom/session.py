@@ -27,10 +27,20 @@ class FallomSession:
     block, and what was before is restored behind it.
     """
 
-    def __init__(self, context: SessionContext) -> None:
-        """Use ``fallom.session``."""
-        self._context = context
-        self._tracing = SessionTracing(context, self.attributes)
+    def __init__(
+        self,
+        config_key: str,
+        session_id: str,
+        customer_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> None:
+        """Take what ``fallom.session`` takes, which is the shorter way to say it."""
+        check_text(config_key=config_key, session_id=session_id)
+        self._context = SessionContext(
+            config_key, session_id, customer_id, metadata, tuple(tags or ())
+        )
+        self._tracing = SessionTracing(self._context, self.attributes)
         self._assigned: models.Explanation | None = None
 
     @property
@@ -150,6 +160,15 @@ class FallomSession:
 
         return LangChainHandler(self._tracing)
 
+    def get_context(self) -> Any:
+        """Give what the session was made of, as ``fallom.trace.types.SessionContext``."""
+        from fallom.trace.types import SessionContext as Published  # of the releases before 0.3
+
+        given = self._context
+        metadata = dict(given.metadata) if given.metadata else None
+        tags = list(given.tags) or None
+        return Published(given.config_key, given.session_id, given.customer_id, metadata, tags)
+
     def __enter__(self) -> FallomSession:
         enter_session(self._context)
         return self
@@ -220,7 +239,4 @@ def session(
     Raises:
         TypeError: A key or id is no text.
     """
-    check_text(config_key=config_key, session_id=session_id)
-    return FallomSession(
-        SessionContext(config_key, session_id, customer_id, metadata, tuple(tags or ()))
-    )
+    return FallomSession(config_key, session_id, customer_id, metadata, tags)

@@ -21,7 +21,7 @@ LINES_MAX = 350
 # know each other. What is not named here is the face.
 RUNTIME = frozenset(
     "_runtime _assignments _patience _watch _drops _packing _waiting _flush _status _tracing "
-    "_import_watch _session_attributes _worker_resource _diversion".split()
+    "_import_watch _session_attributes _worker_resource _diversion _changed_settings".split()
 )
 LEVELS: list[dict[str, frozenset[str]]] = [
     {"integrations": frozenset({"integrations"})},
@@ -296,8 +296,15 @@ PUBLIC = {
         "StateDirectoryError",
         "UnknownParameterError",
     ],
-    "fallom.models": ["Explanation", "explain", "get"],
-    "fallom.prompts": ["PromptResult", "get", "get_ab"],
+    "fallom.models": ["Explanation", "explain", "get", "init"],
+    "fallom.prompts": [
+        "PromptResult",
+        "clear_prompt_context",
+        "get",
+        "get_ab",
+        "get_prompt_context",
+        "init",
+    ],
     "fallom.session": ["FallomSession", "session"],
     "fallom.trace": [
         "clear_session",

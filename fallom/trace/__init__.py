@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -210,3 +211,25 @@ def propagate(function: F) -> F:
     from fallom._propagate import propagated  # paid for by those who use it
 
     return propagated(function)
+
+
+# The names of the releases before 0.3, paid for by those who use them.
+_EARLIER = {
+    "fallom": "FallomSession session",
+    "fallom.trace.core": (
+        "get_api_key get_base_url init is_debug_mode is_initialized send_trace send_trace_sync "
+        "should_capture_content shutdown"
+    ),
+    "fallom.trace.types": "SessionContext SessionOptions TraceContext TraceData WaterfallTimings",
+    "fallom.trace.wrappers": (
+        "FallomCallbackHandler callback_handler_from_session wrap_anthropic wrap_google_ai wrap_openai"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Give a name of the releases before 0.3."""
+    for module, names in _EARLIER.items():
+        if name in names.split():
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
