@@ -66,17 +66,24 @@ def active_span() -> tuple[bytes, bytes] | None:
     span = _current()
     if span is None:
         ours = _ours.get()
-        return None if ours is None else (ours.trace_id, ours.span_id)
-    context = span.get_span_context()
-    return _trace_id(context), _span_id(context)
+        found = None if ours is None else (ours.trace_id, ours.span_id)
+    else:
+        context = span.get_span_context()
+        found = _trace_id(context), _span_id(context)
+    return _langchain_run(found) or found
 
 
 def parent_here() -> Parent | None:
     """Give the span that is active here as what headers say of it, None if there is none."""
     span = _current()
     if span is None:
-        return _ours.get()
+        ours = _ours.get()
+        run = _langchain_run(None if ours is None else (ours.trace_id, ours.span_id))
+        return ours if run is None else Parent(*run)
     context = span.get_span_context()
+    run = _langchain_run((_trace_id(context), _span_id(context)))
+    if run is not None:
+        return Parent(*run, int(context.trace_flags))
     state = context.trace_state.to_header() if context.trace_state else ""
     return Parent(_trace_id(context), _span_id(context), int(context.trace_flags), state)
 
@@ -228,6 +235,24 @@ def _span_context(api: Any, parent: Parent, is_remote: bool) -> Any:
         trace_flags=api.TraceFlags(parent.flags),
         trace_state=api.TraceState.from_header([parent.trace_state]),
     )
+
+
+def _langchain_run(active: tuple[bytes, bytes] | None) -> tuple[bytes, bytes] | None:
+    """Give the span of LangChain's run that this code is part of, where it is nearer than ``active``.
+
+    LangChain itself keeps which run that is, in a context variable of its own, and so better than a
+    handler could, which is told of starts and ends wherever they are noticed.
+    """
+    runnables: Any = sys.modules.get("langchain_core.runnables.config")
+    var = getattr(runnables, "var_child_runnable_config", None)
+    config = None if var is None else var.get()
+    callbacks: Any = config.get("callbacks") if config else None
+    for handler in getattr(callbacks, "handlers", ()):
+        if type(handler).__module__ == "fallom.integrations.langchain":
+            place: tuple[bytes, bytes] | None = handler.place_of(callbacks.parent_run_id, active)
+            if place is not None:
+                return place
+    return None
 
 
 def _doubled() -> Any:

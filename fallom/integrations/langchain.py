@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -54,6 +54,13 @@ def _guarded(method: F) -> F:
     return guarded  # type: ignore[return-value]
 
 
+class _RunPlace(NamedTuple):
+    """Where a run is in its trace, and what was active where it began."""
+
+    span: tuple[bytes, bytes]
+    outside: tuple[bytes, bytes] | None
+
+
 class LangChainHandler(BaseCallbackHandler):
     """Records runs. Made by ``session.langchain_callback()``; one object serves any number of runs.
 
@@ -68,11 +75,24 @@ class LangChainHandler(BaseCallbackHandler):
         self._tracing = tracing
         # Plain dicts without a lock: one that a thread holds at a fork would be held for ever.
         self._runs: dict[UUID, Run] = {}
-        self._places: dict[UUID, tuple[bytes, bytes]] = {}
+        self._places: dict[UUID, _RunPlace] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LangChainHandler:
         """Give itself: a copy of a config must tell of the same runs."""
         return self
+
+    def place_of(
+        self, run_id: UUID | None, active: tuple[bytes, bytes] | None
+    ) -> tuple[bytes, bytes] | None:
+        """Give (trace id, span id) of a run that code is part of.
+
+        Args:
+            run_id: The run.
+            active: The span that is active in that code. If it is not what was so when the run began, it
+                is a step within the run, and nearer: None.
+        """
+        place = None if run_id is None else self._places.get(run_id)
+        return place.span if place is not None and place.outside == active else None
 
     # Models.
 
@@ -287,15 +307,18 @@ class LangChainHandler(BaseCallbackHandler):
         parent_run_id: UUID | None,
         takes_prompt: bool = False,
     ) -> Run:
-        place = self._places.get(parent_run_id) if parent_run_id is not None else None
-        is_root = place is None
-        if place is None:
-            place = self._tracing.parent() or (new_trace_id(), b"")
-        run = Run(kind, name, place, is_root)
+        outer = self._places.get(parent_run_id) if parent_run_id is not None else None
+        outside = self._tracing.parent()
+        if outer is None:
+            run = Run(kind, name, outside or (new_trace_id(), b""), is_root=True)
+        else:
+            run = Run(kind, name, outer.span, is_root=False)
+            if outside == outer.span:  # nothing within the outer run is nearer
+                outside = outer.outside
         run.attributes[names.KIND] = kind
         run.attributes.update(self._tracing.call_attributes(takes_prompt))
         self._runs[run_id] = run
-        self._places[run_id] = (run.trace_id, run.span_id)
+        self._places[run_id] = _RunPlace((run.trace_id, run.span_id), outside)
         if len(self._places) > PLACES_MAX:
             _pop_oldest(self._places)
         if len(self._runs) > RUNS_MAX:
