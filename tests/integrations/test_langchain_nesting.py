@@ -80,6 +80,7 @@ def test_step_in_a_tool_in_a_chain_is_the_tools(captured: Capture, callbacks: An
 def test_step_around_and_step_between_are_in_the_tree(captured: Capture, callbacks: Any) -> None:
     def run(city: str) -> Any:
         with trace.step("between"):
+            step("deep")
             return lookup.invoke({"city": city})
 
     with trace.step("around"):
@@ -87,6 +88,7 @@ def test_step_around_and_step_between_are_in_the_tree(captured: Capture, callbac
     parents = tree(captured)
     assert parents["chain"] == "around"
     assert parents["between"] == "chain"
+    assert parents["deep"] == "between"
     # LangChain's tree is LangChain's: the tool is under the run that called it.
     assert parents["lookup"] == "chain"
     assert parents["inner"] == "lookup"
