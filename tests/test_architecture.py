@@ -28,7 +28,11 @@ LEVELS: list[dict[str, frozenset[str]]] = [
     {"runtime": RUNTIME},
     {"context": frozenset({"_context", "_active_span", "_propagation"})},
     {"flusher": frozenset({"_flusher"})},
-    {"snapshot": frozenset({"_snapshot"}), "spool": frozenset({"_spool"})},
+    {
+        "snapshot": frozenset({"_snapshot"}),
+        "spool": frozenset({"_spool"}),
+        "folder": frozenset({"_folder"}),
+    },
     {"host": frozenset({"_host"})},
     {"core": frozenset({"_core"})},
     {"version": frozenset({"_version"})},
@@ -71,7 +75,8 @@ THIRD_PARTIES = {
     "fallom.integrations.langchain": ("langchain_core",),
     "fallom._auto_instrument": ("opentelemetry",),
     "fallom.testing.pytest_plugin": ("pytest",),
-    "fallom.cli": ("click",),
+    "fallom._folder": ("yaml",),
+    "fallom.cli": ("click", "yaml"),
     "fallom.dev": (
         "starlette",
         "uvicorn",

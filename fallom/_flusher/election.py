@@ -19,9 +19,10 @@ from typing import Any
 from fallom._host.control import ControlPage
 from fallom._host.files import File, open_directory, open_file
 
-__all__ = ["Election", "is_led"]
+__all__ = ["SPAWN_LOCK", "Election", "free_orphaned", "is_led"]
 
 LEADER_LOCK = "leader.lock"
+SPAWN_LOCK = "spawn.lock"  # of whoever starts a flusher or does away with an orphan's lock
 _LEADER_ALIVE = "leader.alive"
 _PROBE_S = 1.0  # a worker that probes holds that lock for some microseconds
 
@@ -90,6 +91,20 @@ def is_led(root: File, page: ControlPage, monotonic_ns: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(LEADER_LOCK, dir_fd=root.fd)
     return False
+
+
+def free_orphaned(root: File, page: ControlPage, monotonic_ns: int) -> None:
+    """Do away with an orphan's lock, if that is what the leader's lock is. Does not block or raise.
+
+    For a candidate that waits and that no worker started: under a supervisor, workers probe nothing.
+    """
+    with contextlib.suppress(OSError):  # looked at again a second later
+        spawn = open_file(root, SPAWN_LOCK, os.O_RDWR | os.O_CREAT)
+        try:
+            if spawn.lock():
+                is_led(root, page, monotonic_ns)
+        finally:
+            spawn.close()
 
 
 def _is_orphaned(root: File) -> bool:

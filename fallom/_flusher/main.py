@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from fallom._core.settings import Settings, settings_from_dict
-from fallom._flusher.election import Election
+from fallom._flusher.election import Election, free_orphaned
 from fallom._host.control import ControlPage, pack_version, remove_asides
 from fallom._host.directory import StateDirectory, find_state_directory
 from fallom._version import __version__
@@ -75,6 +75,8 @@ def _lead(
     ours = pack_version(__version__)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if not lingers:  # in a terminal; one that a worker started ignores it
+        signal.signal(signal.SIGINT, lambda *_: _stop_at_interrupt(stop))
     if not election.win(0.0):
         is_successor = page.flusher_version() < ours and not page.is_leaving()
         if is_successor:
@@ -85,7 +87,7 @@ def _lead(
             wait_s = max(wait_s, HAND_OVER_WAIT_S)
         elif not lingers:
             _logger.info("waiting for the flusher that leads %s to leave", directory.path)
-        if not _won_within(election, wait_s, stop):
+        if not _won_within(election, directory, page, wait_s, stop):
             return None
     page.set_successor(0)
     page.take_over(time.monotonic_ns(), os.getpid(), ours)
@@ -100,13 +102,26 @@ def _lead(
         election.resign()
 
 
-def _won_within(election: Election, wait_s: float, stop: threading.Event) -> bool:
+def _stop_at_interrupt(stop: threading.Event) -> None:
+    """End after the exchange that is under way; a second interrupt ends at once."""
+    stop.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _won_within(
+    election: Election,
+    directory: StateDirectory,
+    page: ControlPage,
+    wait_s: float,
+    stop: threading.Event,
+) -> bool:
     give_up = time.monotonic() + wait_s
     while not stop.is_set():
         if election.win(min(1.0, max(0.0, give_up - time.monotonic()))):
             return True
         if time.monotonic() >= give_up:
             return False
+        free_orphaned(directory.root, page, time.monotonic_ns())
     return False
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fallom._core.settings import Settings, settings_to_dict
-from fallom._flusher.election import is_led
+from fallom._flusher.election import SPAWN_LOCK, is_led
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
 from fallom._host.files import File, open_file
@@ -38,7 +38,6 @@ FAILURES_BEFORE_WARNING = 3
 LOG_BYTES_MAX = 1 << 20
 _STDIN_BYTES_MAX = 60_000  # a pipe takes 64 KiB without a reader
 
-_SPAWN_LOCK = "spawn.lock"
 _LOG = "flusher.log"
 _STARTS = struct.Struct("<QQ")
 _BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
@@ -85,7 +84,7 @@ def ensure_flusher(
         What was found or done, and how many starts in a row never beat.
     """
     try:
-        lock = open_file(directory.root, _SPAWN_LOCK, os.O_RDWR | os.O_CREAT)
+        lock = open_file(directory.root, SPAWN_LOCK, os.O_RDWR | os.O_CREAT)
     except OSError:
         return Started.FAILED, 0
     try:
@@ -104,8 +103,12 @@ def ensure_flusher(
         led = is_led(directory.root, page, monotonic_ns)
         if led and not page.is_leaving() and not is_hand_over:
             return Started.ALIVE, 0
+        # Before it counts as a start: a worker whose environment was deleted under it cannot start
+        # any, and must not have the others back off.
+        python = interpreter(os.environ)
+        os.stat(_BOOT)
         os.pwrite(lock.fd, _STARTS.pack(monotonic_ns, failures), 0)
-        _start(settings, directory, os.environ)
+        _start(python, settings, directory, os.environ)
     except OSError:
         return Started.FAILED, 0
     else:
@@ -158,8 +161,9 @@ def _read_starts(lock: File, monotonic_ns: int) -> tuple[int, int]:
     return last_ns, min(failures, 1000)
 
 
-def _start(settings: Settings, directory: StateDirectory, environ: Mapping[str, str]) -> None:
-    python = interpreter(environ)
+def _start(
+    python: str, settings: Settings, directory: StateDirectory, environ: Mapping[str, str]
+) -> None:
     boot = json.dumps(_boot_values(settings, directory)).encode()
     if len(boot) > _STDIN_BYTES_MAX:
         raise OSError(7, "sys.path and settings are too long to be handed over")

@@ -21,11 +21,19 @@ from collections.abc import Iterator, Mapping
 from fallom._core.errors import StateDirectoryError
 from fallom._host.files import File, make_directory, open_directory, open_subdirectory
 
-__all__ = ["StateDirectory", "find_state_directory"]
+__all__ = [
+    "StateDirectory",
+    "filesystem_of",
+    "find_state_directory",
+    "is_network_filesystem",
+    "namespaces_of",
+    "state_bases",
+]
 
 _LAYOUT = "v1"
 SHM_SPOOL_BYTES_MAX = 16 << 20  # /dev/shm is 64 MiB in a container by default
 
+_NAMESPACE = re.compile(r"[0-9a-f]{16}")
 _MOUNTS = "/proc/self/mountinfo"
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")  # how that table writes spaces and the like
 
@@ -63,6 +71,30 @@ class StateDirectory:
             opened.pop_all()
         self.path = f"{base}/{_LAYOUT}/{namespace}"
         self.snapshot_path = f"{self.path}/snapshot"
+
+    @classmethod
+    def adopt(cls, path: str, spool: str = "spool") -> StateDirectory:
+        """Open a namespace's directory that stands anywhere: one that was copied from another machine.
+
+        Args:
+            path: The directory that holds the spool.
+            spool: Its name in there; "." for a spool that was copied alone.
+
+        Raises:
+            StateDirectoryError: It cannot be used safely.
+        """
+        self = cls.__new__(cls)
+        self.base = self.path = path
+        self.euid = os.geteuid()
+        self.is_shm = False  # what is there is there; nothing more will come
+        _refuse_network(path)
+        with contextlib.ExitStack() as opened:
+            self.root = _closing(opened, open_directory(path, follow=True))
+            self.spool = _closing(opened, open_directory(spool, self.root))
+            self.dead = _closing(opened, open_subdirectory(self.root, "dead"))
+            opened.pop_all()
+        self.snapshot_path = f"{path}/snapshot"
+        return self
 
     def is_intact(self) -> bool:
         """Tell whether our descriptors are still the directories and the name leads to them."""
@@ -112,18 +144,41 @@ def find_state_directory(
     )
 
 
+def state_bases(explicit: str | None, environ: Mapping[str, str]) -> list[str]:
+    """List where a state directory is looked for, the first choice first; nothing is made."""
+    return [explicit] if explicit is not None else list(_defaults(environ, os.geteuid()))
+
+
+def namespaces_of(base: str) -> list[str]:
+    """List the namespaces below a base, without opening or making anything."""
+    try:
+        names = os.listdir(f"{base}/{_LAYOUT}")
+    except OSError:
+        return []
+    return sorted(name for name in names if _NAMESPACE.fullmatch(name))
+
+
+def is_network_filesystem(filesystem: str) -> bool:
+    """Tell whether a type of file system keeps its files on another machine."""
+    return filesystem in _NETWORK_FILESYSTEMS
+
+
 def _open(base: str, namespace: str, follow: bool) -> StateDirectory:
     """Open the one below ``base``; a link in its place is only followed if the user named it."""
+    _refuse_network(base)
+    make_directory(base)
+    return StateDirectory(base, namespace, follow)
+
+
+def _refuse_network(base: str) -> None:
     filesystem = filesystem_of(base)
-    if filesystem in _NETWORK_FILESYSTEMS:
+    if is_network_filesystem(filesystem):
         raise StateDirectoryError(
             f"state directory {base!r} is on a network file system ({filesystem}), where locks and "
             "shared maps cannot be relied on; name a directory on a local disk by state_dir= or "
             "FALLOM_STATE_DIR.",
             "state_dir",
         )
-    make_directory(base)
-    return StateDirectory(base, namespace, follow)
 
 
 def _defaults(environ: Mapping[str, str], euid: int) -> Iterator[str]:

@@ -46,6 +46,7 @@ __all__ = [
     "create_segment",
     "parse_segment_name",
     "read_accepted",
+    "read_furthest",
     "seal",
     "segment_names",
     "target_hash",
@@ -195,6 +196,17 @@ def read_accepted(file: File, name: SegmentName, target: bytes) -> int:
             if found == target and checksum == _slot_checksum(name, found, offset):
                 return max(HEAD_BYTES, int(offset))
     return HEAD_BYTES
+
+
+def read_furthest(file: File, name: SegmentName) -> int:
+    """Give the offset up to which some target accepted the segment; ``HEAD_BYTES`` if none is known.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    head = os.pread(file.fd, HEAD_BYTES, 0)
+    whole = len(head) == HEAD_BYTES
+    return max(HEAD_BYTES, _accepted_max(head, name)) if whole else HEAD_BYTES
 
 
 def write_accepted(file: File, name: SegmentName, target: bytes, offset: int) -> None:

@@ -16,6 +16,7 @@ from fallom._spool.segment import (
     Destination,
     SegmentName,
     read_accepted,
+    read_furthest,
     segment_names,
 )
 from fallom._spool.tail import count_records
@@ -31,10 +32,11 @@ class Mark(NamedTuple):
     end: int
 
 
-def marks_of(spool: File, target_of: Mapping[Destination, bytes]) -> list[Mark]:
+def marks_of(spool: File, target_of: Mapping[Destination, bytes] | None) -> list[Mark]:
     """List the segments that hold something not accepted now, those of dead processes included.
 
-    Wishes are left out: they go no further than the flusher.
+    Wishes are left out: they go no further than the flusher. With None for the targets it counts as
+    accepted what any target has: for whoever does not know the settings of the applications.
 
     Raises:
         OSError: The directory cannot be read.
@@ -50,13 +52,15 @@ def marks_of(spool: File, target_of: Mapping[Destination, bytes]) -> list[Mark]:
 
 
 def left_of(
-    spool: File, marks: Iterable[Mark], target_of: Mapping[Destination, bytes]
+    spool: File, marks: Iterable[Mark], target_of: Mapping[Destination, bytes] | None
 ) -> list[Mark]:
     """Give the marks that are not reached yet; a segment that is gone was accepted or counted."""
     return [mark for mark in marks if _progress(spool, mark.name, target_of)[1] < mark.end]
 
 
-def count_left(spool: File, marks: Iterable[Mark], target_of: Mapping[Destination, bytes]) -> int:
+def count_left(
+    spool: File, marks: Iterable[Mark], target_of: Mapping[Destination, bytes] | None
+) -> int:
     """Count the records before the marks that are not accepted; reads the segments."""
     total = 0
     for mark in marks:
@@ -67,8 +71,7 @@ def count_left(spool: File, marks: Iterable[Mark], target_of: Mapping[Destinatio
             continue
         if file is not None:
             try:
-                target = target_of[mark.name.destination]
-                accepted = read_accepted(file, mark.name, target)
+                accepted = _accepted(file, mark.name, target_of)
                 total += count_records(file, mark.name, accepted, mark.end)
             except OSError:
                 total += 1
@@ -96,8 +99,14 @@ def writers_of(spool: File) -> int:
     return writers
 
 
+def _accepted(file: File, name: SegmentName, target_of: Mapping[Destination, bytes] | None) -> int:
+    if target_of is None:
+        return read_furthest(file, name)
+    return read_accepted(file, name, target_of[name.destination])
+
+
 def _progress(
-    spool: File, name: SegmentName, target_of: Mapping[Destination, bytes]
+    spool: File, name: SegmentName, target_of: Mapping[Destination, bytes] | None
 ) -> tuple[int, int]:
     """Give (size, accepted offset); for a segment that is gone, an offset beyond any size."""
     try:
@@ -108,7 +117,7 @@ def _progress(
         return 0, 1 << 62
     try:
         size = max(file.size(), HEAD_BYTES)
-        return size, read_accepted(file, name, target_of[name.destination])
+        return size, _accepted(file, name, target_of)
     except OSError:
         return 1, 0
     finally:

@@ -13,28 +13,23 @@ import click
 
 from fallom._core.errors import ConfigurationError
 from fallom._version import __version__
+from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE
 from fallom.cli.flusher import FLUSHER_SUMMARY
+from fallom.cli.spool import spool
 
 __all__ = ["run_commands"]
-
-_EXIT_CODES = """\b
-Exit codes:
-  0  done
-  1  done, and something is wrong (the output says what)
-  2  the command line or a setting cannot be used
-  130  interrupted"""
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_EXIT_CODES,
+    epilog=EXIT_CODES,
 )
 @click.version_option(__version__, prog_name="fallom", message="%(prog)s %(version)s")
 def root() -> None:
     """Model A/B testing, prompt management and loss-free tracing for LLM applications."""
 
 
-@root.command(epilog=_EXIT_CODES)
+@root.command(epilog=EXIT_CODES)
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
@@ -86,6 +81,8 @@ def dev(
     FOLDER holds configs/*.yaml, prompts/*.yaml and prompt-ab-tests/*.yaml (or JSON), and is read
     again when it is edited. Without FOLDER a small sample is served.
     """
+    import yaml  # noqa: F401 - told as missing here, before a folder of YAML is served as empty
+
     from fallom.dev.faults import parse_fault
     from fallom.dev.run import CloudOptions, default_database, run_cloud, sample_folder
 
@@ -117,7 +114,7 @@ def flusher(arguments: tuple[str, ...]) -> None:
     sys.exit(run_flusher(arguments))
 
 
-@root.command(epilog=_EXIT_CODES)
+@root.command(epilog=EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="Everything, for scripts.")
 def status(as_json: bool) -> None:
     """Show flusher, spool, snapshot and drops of this host.
@@ -129,7 +126,7 @@ def status(as_json: bool) -> None:
     sys.exit(show_status(as_json))
 
 
-@root.group(epilog=_EXIT_CODES)
+@root.group(epilog=EXIT_CODES)
 def dead() -> None:
     """Look at what a server refused for good, send it again, or delete it.
 
@@ -138,7 +135,7 @@ def dead() -> None:
     """
 
 
-@dead.command("ls", epilog=_EXIT_CODES)
+@dead.command("ls", epilog=EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def dead_ls(as_json: bool) -> None:
     """List the dead letters: id, when, destination, what, and the server's reason."""
@@ -147,7 +144,7 @@ def dead_ls(as_json: bool) -> None:
     sys.exit(list_letters(as_json))
 
 
-@dead.command("show", epilog=_EXIT_CODES)
+@dead.command("show", epilog=EXIT_CODES)
 @click.argument("letter", metavar="ID")
 @click.option("--json", is_flag=True, expose_value=False, help="As it is anyway.")
 def dead_show(letter: str) -> None:
@@ -157,7 +154,7 @@ def dead_show(letter: str) -> None:
     sys.exit(show_letter(letter))
 
 
-@dead.command("replay", epilog=_EXIT_CODES)
+@dead.command("replay", epilog=EXIT_CODES)
 @click.argument("letters", metavar="[ID]...", nargs=-1)
 @click.option("--all", "take_all", is_flag=True, help="All there are.")
 def dead_replay(letters: tuple[str, ...], take_all: bool) -> None:
@@ -167,7 +164,7 @@ def dead_replay(letters: tuple[str, ...], take_all: bool) -> None:
     sys.exit(replay_letters(letters, take_all))
 
 
-@dead.command("export", epilog=_EXIT_CODES)
+@dead.command("export", epilog=EXIT_CODES)
 @click.argument("path", type=click.Path(dir_okay=False, allow_dash=True))
 def dead_export(path: str) -> None:
     """Write all letters as JSON lines to PATH, a new file that only you can read; "-" is the console."""
@@ -176,7 +173,7 @@ def dead_export(path: str) -> None:
     sys.exit(export_letters(path))
 
 
-@dead.command("purge", epilog=_EXIT_CODES)
+@dead.command("purge", epilog=EXIT_CODES)
 @click.option("--older-than", metavar="AGE", help="Only those, for example 30m, 12h or 7d.")
 @click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
 def dead_purge(older_than: str | None, is_sure: bool) -> None:
@@ -186,18 +183,21 @@ def dead_purge(older_than: str | None, is_sure: bool) -> None:
     sys.exit(purge_letters(older_than, is_sure))
 
 
+root.add_command(spool)
+
+
 def run_commands(arguments: Sequence[str]) -> int:
     """Run a command; give its exit code."""
     try:
         code = root.main(args=list(arguments), prog_name="fallom", standalone_mode=False)
     except ConfigurationError as error:
         click.echo(f"fallom: {error}", err=True)
-        return 2
+        return EXIT_USAGE
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return EXIT_INTERRUPTED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return code if isinstance(code, int) else 0

@@ -19,8 +19,12 @@ The applications are started with FALLOM_FLUSHER=external. Settings come from th
 for the applications, and must be the same: above all FALLOM_API_KEY, the URLs and FALLOM_STATE_DIR.
 The API key is never an argument, because every user of a machine can read those.
 
-exit codes: 0 done, or told to stop; 1 with --once, something is left; 3 another flusher leads;
-            2 a setting that cannot be used; 3 another flusher leads and does not leave
+exit codes:
+  0  done, or told to stop (SIGTERM, Ctrl-C)
+  1  with --once: something is left
+  2  the command line or a setting cannot be used
+  3  another flusher leads and does not leave
+  130  interrupted twice
 """
 
 
@@ -51,5 +55,5 @@ def run_flusher(arguments: Sequence[str]) -> int:
         print(f"fallom flusher: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
-        return 0
+        return 130
     return code

@@ -15,11 +15,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fallom._folder.folder import Folder
 from fallom.dev.answers import JsonAnswer
 from fallom.dev.fault_board import FaultBoard, fault_routes
 from fallom.dev.fault_injection import FaultInjection
 from fallom.dev.faults import Fault
-from fallom.dev.folder import Folder
 from fallom.dev.guard import LoopbackGuard
 from fallom.dev.ingest import ingest_routes
 from fallom.dev.inspection import inspection_routes

@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fallom._core.errors import ConfigurationError
+from fallom._folder.folder import Folder
 from fallom.dev.app import build_app
 from fallom.dev.fault_injection import TRANSPORT
 from fallom.dev.faults import Fault
-from fallom.dev.folder import Folder
 from fallom.dev.guard import is_loopback
 from fallom.dev.recorder import Recorder
 

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fallom._folder.folder import Catalogue, Folder, Problem
 from fallom.dev.answers import JsonAnswer
-from fallom.dev.folder import Catalogue, Folder, Problem
 
 __all__ = ["Desk", "serving_routes"]
 

@@ -1,7 +1,9 @@
 """``load_documents``: the text of a YAML or JSON file to plain data that knows its lines.
 
 YAML is read with the safe constructor only: a tag that would build an object is an error. The tree
-of nodes is kept beside the data, so that a mistake found later can be told with line and column.
+of nodes is kept beside the data, so that a mistake found later can be told with line and column. It needs
+PyYAML, of the extra ``files``; without it JSON is read all the same, and its mistakes are told without
+lines.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
+if TYPE_CHECKING:
+    import yaml
 
 __all__ = ["Document", "FileError", "Path", "load_document"]
 
@@ -73,6 +76,12 @@ def load_document(text: str, is_json: bool) -> Document:
 
 
 def _load_yaml(text: str) -> Document:
+    try:
+        import yaml  # an extra: whoever has JSON files only does not need it
+    except ModuleNotFoundError:
+        raise FileError(
+            'is YAML, which needs PyYAML: pip install "fallom[files]", or write it as JSON'
+        ) from None
     loader = None
     try:
         loader = yaml.SafeLoader(text)
@@ -106,11 +115,20 @@ def _load_json(text: str) -> Document:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise FileError(f"not JSON: {error.msg}", error.lineno, error.colno) from None
-    try:  # for the lines only: nearly all JSON is YAML, and where it is not, lines are left out
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    return Document(data, _nodes(text))
+
+
+def _nodes(text: str) -> yaml.Node | None:
+    """Give the nodes of a JSON text, for the lines only: where they cannot be had, lines are left out."""
+    try:
+        import yaml  # an extra
+    except ModuleNotFoundError:
+        return None
+    try:  # nearly all JSON is YAML
+        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
-        root = None
-    return Document(data, root)
+        return None
+    return root
 
 
 def _hint(message: str, text: str, line: int) -> str:
@@ -123,6 +141,8 @@ def _hint(message: str, text: str, line: int) -> str:
 
 
 def _repeated_keys(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    import yaml  # loaded: there are nodes
+
     seen: set[int] = set()  # an alias gives the same node again, even within itself
     waiting = [root] if root is not None else []
     while waiting:
@@ -144,6 +164,10 @@ def _repeated_keys(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yaml.Mark] | None:
     """Give the node one step below, and where its key stands."""
+    if node is None:
+        return None
+    import yaml  # loaded: there are nodes
+
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         child = node.value[step]
         return child, child.start_mark

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fallom._core.errors import ConfigurationError
-from fallom.dev.documents import Document, FileError, load_document
-from fallom.dev.shapes import SHAPES, Check
+from fallom._folder.documents import Document, FileError, load_document
+from fallom._folder.shapes import SHAPES, Check
 
 __all__ = ["Catalogue", "Folder", "Problem"]
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from fallom._core.errors import ConfigurationError
-from fallom.dev.folder import Folder
+from fallom._folder.folder import Folder
 from fallom.dev.run import sample_folder
+from tests.support.scripts import run_script
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cloud"
 
@@ -284,3 +285,22 @@ def test_reader_never_sees_half_an_edit(folder: Path) -> None:
     editor.join()
     assert mixed == 0
     assert reader.catalogue().current("configs")[0]["variants"][0]["model"] == "m299"
+
+
+def test_without_pyyaml_json_is_served_and_yaml_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/a.json").write_text('{"variants": [{"model": "m", "weight": 100}]}')
+    (tmp_path / "configs/b.yaml").write_text("variants: [{model: m, weight: 100}]")
+    (tmp_path / "configs/c.json").write_text('{"variants": []}')
+    code = f"""
+import sys
+sys.modules["yaml"] = None
+from pathlib import Path
+from fallom._folder.folder import Folder
+found = Folder(Path({str(tmp_path)!r})).catalogue()
+print(list(found.entries["configs"]), *found.problems, sep="\\n")
+"""
+    lines = run_script(code, tmp_path).splitlines()
+    assert lines[0] == "['a']"
+    assert 'b.yaml: is YAML, which needs PyYAML: pip install "fallom[files]"' in lines[1]
+    assert lines[2].startswith("configs/c.json: variants")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from fallom.dev.documents import Document, Path
+from fallom._folder.documents import Document, Path
 
 __all__ = ["SHAPES", "Check", "ab_test_shape", "config_shape", "prompt_shape"]
 
