@@ -127,12 +127,14 @@ def test_a_copy_larger_or_older_than_this_machine_s_limits_loses_nothing(
     cloud: LocalCloud, tmp_path: Path, state_dir: Path
 ) -> None:
     text = RECORD.replace('{"n": number}', '{"text": "x" * 4000}')
-    run_script(text, tmp_path, None, "big", "500")
+    run_script(text, tmp_path, {"FALLOM_SEGMENT_BYTES_MAX": "65536"}, "big", "2500")
     for segment in state_dir.glob("v1/*/spool/*"):
         os.utime(segment, (1e9, 1e9))
+    # Slow enough for many looks at the limit.
+    cloud.fault("delay,seconds=1,path=/v1/traces")
     ended = fallom("spool", "push", str(state_dir), FALLOM_SPOOL_BYTES_MAX=str(1 << 20))
     assert ended.returncode == 0
-    assert len(sessions(cloud)) == 500
+    assert len(sessions(cloud)) == 2500
 
 
 def test_what_the_server_refuses_is_in_that_directory_s_dead_letters(
