@@ -159,30 +159,21 @@ def span_of(record: Any) -> Span:
     Raises:
         ValueError: It is none.
     """
-    span = Span(*_fields(record, 10, len(Span._fields)))
-    ids = (span.trace_id, span.span_id, span.parent_span_id)
-    lengths = [len(found) if isinstance(found, bytes) else -1 for found in ids]
-    if lengths[:2] != [16, 8] or lengths[2] not in (0, 8):
+    fields = _fields(record, 10, _SPAN_FIELDS)
+    if list(map(type, fields)) != _SPAN_TYPES:  # not what msgpack gives: look at each
+        _check_span(Span(*fields))
+    trace_id, span_id, parent_span_id = fields[:3]
+    if len(trace_id) != 16 or len(span_id) != 8 or len(parent_span_id) not in (0, 8):
         raise ValueError("the ids of a span have 16, 8, and 0 or 8 bytes")
-    _check(span, {"name": str, "kind": int, "status": int, "status_message": str})
-    _check(span, {"start_unix_ns": int, "end_unix_ns": int, "attributes": dict})
-    _check(span, {"events": (list, tuple), "links": (list, tuple)})
-    _check(span, {"trace_state": str, "flags": int, "resource": dict})
-    span = span._replace(
-        events=[Event(*_fields(event, 3, 3)) for event in span.events],
-        links=[Link(*_fields(link, 4, 4)) for link in span.links],
-        scope=Scope(*_fields(span.scope, 0, 4)),
-        dropped=Dropped(*_fields(span.dropped, 0, 3)),
-    )
-    for event in span.events:
-        _check(event, {"unix_ns": int, "name": str, "attributes": dict})
-    for link in span.links:
-        _check(link, {"trace_id": bytes, "span_id": bytes, "trace_state": str, "attributes": dict})
-        if (len(link.trace_id), len(link.span_id)) != (16, 8):
-            raise ValueError("the ids of a link have 16 and 8 bytes")
-    _check(span.scope, {"name": str, "version": str, "schema_url": str, "attributes": dict})
-    _check(span.dropped, {"attributes": int, "events": int, "links": int})
-    return span
+    fields += [[], []][len(fields) - 10 :]  # of a version that had no events or links
+    if fields[10] or fields[11]:
+        fields[10] = [_event(event) for event in fields[10]]
+        fields[11] = [_link(link) for link in fields[11]]
+    if len(fields) > 14:
+        fields[14] = _NO_SCOPE if fields[14] == _PACKED_NO_SCOPE else _scope(fields[14])
+    if len(fields) > 16:
+        fields[16] = _NONE_DROPPED if fields[16] == _PACKED_NONE_DROPPED else _dropped(fields[16])
+    return Span(*fields)
 
 
 def metrics_of(record: Any) -> Metrics:
@@ -219,6 +210,47 @@ def wish_of(record: Any) -> Wish:
     wish = Wish(*_fields(record, 2, 2))
     _check(wish, {"config_key": str, "config_version": int})
     return wish
+
+
+_SPAN_FIELDS = len(Span._fields)
+_SPAN_TYPES = [bytes, bytes, bytes, str, int, int, int, int, str, dict]
+_SPAN_TYPES += [list, list, str, int, list, dict, list]
+_NO_SCOPE, _PACKED_NO_SCOPE = Scope(), list(Scope())
+_NONE_DROPPED, _PACKED_NONE_DROPPED = Dropped(), list(Dropped())
+
+
+def _check_span(span: Span) -> None:
+    _check(span, {"trace_id": bytes, "span_id": bytes, "parent_span_id": bytes})
+    _check(span, {"name": str, "kind": int, "status": int, "status_message": str})
+    _check(span, {"start_unix_ns": int, "end_unix_ns": int, "attributes": dict})
+    _check(span, {"events": (list, tuple), "links": (list, tuple)})
+    _check(span, {"trace_state": str, "flags": int, "resource": dict})
+
+
+def _event(record: Any) -> Event:
+    event = Event(*_fields(record, 3, 3))
+    _check(event, {"unix_ns": int, "name": str, "attributes": dict})
+    return event
+
+
+def _link(record: Any) -> Link:
+    link = Link(*_fields(record, 4, 4))
+    _check(link, {"trace_id": bytes, "span_id": bytes, "trace_state": str, "attributes": dict})
+    if (len(link.trace_id), len(link.span_id)) != (16, 8):
+        raise ValueError("the ids of a link have 16 and 8 bytes")
+    return link
+
+
+def _scope(record: Any) -> Scope:
+    scope = Scope(*_fields(record, 0, 4))
+    _check(scope, {"name": str, "version": str, "schema_url": str, "attributes": dict})
+    return scope
+
+
+def _dropped(record: Any) -> Dropped:
+    dropped = Dropped(*_fields(record, 0, 3))
+    _check(dropped, {"attributes": int, "events": int, "links": int})
+    return dropped
 
 
 def _fields(record: Any, least: int, known: int) -> list[Any]:

@@ -18,7 +18,7 @@ from fallom._core.outcome import Outcome, Verdict, judge
 from fallom._core.settings import Settings
 from fallom._core.span import Exposure, Metrics, exposure_of, metrics_of, span_of
 from fallom._flusher.http import Http, NetworkError, Request
-from fallom._flusher.otlp import encode_traces, metrics_span, partial_success
+from fallom._flusher.otlp import TraceEncoder, metrics_span, partial_success
 from fallom._spool.frame import Kind
 from fallom._spool.reader import Item
 
@@ -28,7 +28,9 @@ EXCHANGE_DEADLINE_S = 10.0  # giving up earlier sends twice what the server is s
 CONNECTIONS = 4  # of a lane that posts one record a request
 PROBED_FROM = 64  # smaller batches are halved at once: that is as cheap
 PROBES = 8  # all guilty by chance, though less than half of the batch is: 1 in 256
-_GZIP_LEVEL = 1  # guess, not measured here: most of the ratio at a fraction of the time
+# Level 6 takes 2 to 4 times the CPU of level 1, and saves 7 % of the bytes of spans without content and
+# 16 % of those with (77 to 72 and 874 to 730 bytes a span).
+_GZIP_LEVEL = 1
 
 
 @dataclass(slots=True)
@@ -56,8 +58,10 @@ def deliver_otlp(settings: Settings, http: Http, endpoint: str) -> Delivery:
         **credentials(settings, with_traces_headers=True),
     }
 
+    encoder = TraceEncoder()
+
     def post(spans: list[Any], attempt: int, now_unix_s: float, result: Result) -> Outcome:
-        body = gzip.compress(encode_traces(spans), _GZIP_LEVEL, mtime=0)
+        body = gzip.compress(encoder.encode(spans), _GZIP_LEVEL, mtime=0)
         request = Request("POST", endpoint, headers, body, EXCHANGE_DEADLINE_S)
         outcome, answer = _exchange(http, request, attempt, now_unix_s)
         result.requests += 1

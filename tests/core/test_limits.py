@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from fallom._core.limits import CONTENT, SHED_MARK, clean_value, cut_record, shed_content
 from fallom._core.span import Event, Metrics, Span, metrics_of, span_of
-from fallom._flusher.otlp import encode_traces, metrics_span
+from fallom._flusher.otlp import TraceEncoder, metrics_span
 from fallom._packing import packed
 from fallom._spool.frame import RECORD_BYTES_MAX, decode_record
 from fallom.dev.otlp import decode_request, span_attributes
@@ -106,7 +106,7 @@ def sent(record: Any) -> dict[str, Any]:
     assert len(payload) <= RECORD_BYTES_MAX
     read = decode_record(payload)
     found = metrics_span(metrics_of(read)) if isinstance(record, Metrics) else span_of(read)
-    (attributes,) = span_attributes(decode_request(encode_traces([(found, {})])))
+    (attributes,) = span_attributes(decode_request(TraceEncoder().encode([(found, {})])))
     return dict(attributes)
 
 

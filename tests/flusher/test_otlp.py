@@ -13,16 +13,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from fallom._core.span import Event, Link, Scope, span_of
-from fallom._flusher.otlp import encode_traces, metrics_span, partial_success
+from fallom._core.span import Dropped, Event, Link, Scope, span_of
+from fallom._flusher.otlp import TraceEncoder, metrics_span, partial_success
 from fallom._spool.frame import decode_record, pack
 from fallom._version import __version__
+from tests.support import otlp_classes
 from tests.support.records import make_metrics, make_span
 
 
 def decoded(*spans: Any, resource: Any = None) -> Any:
     pairs = [(span, {"service.name": "s"} if resource is None else resource) for span in spans]
-    return ExportTraceServiceRequest.FromString(encode_traces(pairs))
+    return ExportTraceServiceRequest.FromString(TraceEncoder().encode(pairs))
 
 
 def only(request: Any) -> Any:
@@ -96,7 +97,7 @@ def test_spans_of_one_resource_stand_together_in_order() -> None:
     first, second = {"a": 1, "b": 2}, {"a": 2}
     pairs = [(make_span(n), (first, second)[n % 2]) for n in range(1, 7)]
     pairs.append((make_span(7), {"b": 2, "a": 1}))
-    request = ExportTraceServiceRequest.FromString(encode_traces(pairs))
+    request = ExportTraceServiceRequest.FromString(TraceEncoder().encode(pairs))
     found = [[span.name for span in group.scope_spans[0].spans] for group in request.resource_spans]
     assert found == [["span 1", "span 3", "span 5"], ["span 2", "span 4", "span 6", "span 7"]]
     assert attributes_of(request.resource_spans[1].resource) == first
@@ -180,8 +181,47 @@ def test_whatever_can_be_read_from_disk_can_be_sent_and_parsed(
         links=[Link(bytes(16), bytes(8), text, attributes)],
     )
     span = span_of(decode_record(pack(record)))
+    pairs = [(span, resource), (make_span(2), {**resource}), (span, {**resource})]
+    assert TraceEncoder().encode(pairs) == otlp_classes.encode_traces(pairs)
     request = decoded(span, make_span(2), resource=resource)
     assert sum(len(s.spans) for g in request.resource_spans for s in g.scope_spans) == 2
+
+
+spans_of_people = st.builds(
+    make_span,
+    name=st.text(max_size=5),
+    kind=st.integers(0, 6),
+    status=st.integers(0, 3),
+    status_message=st.text(max_size=5),
+    start_unix_ns=st.integers(-1, 1 << 65),
+    end_unix_ns=st.integers(-1, 3),
+    parent_span_id=st.sampled_from([b"", bytes(8), b"parent12"]),
+    attributes=odd_mapping,
+    events=st.lists(st.builds(Event, st.integers(-1, 9), st.text(), odd_mapping), max_size=2),
+    links=st.lists(
+        st.builds(Link, st.just(bytes(16)), st.just(bytes(8)), st.text(), odd_mapping), max_size=2
+    ),
+    trace_state=st.text(max_size=3),
+    flags=st.integers(-1, 1 << 33),
+    scope=st.builds(
+        Scope,
+        st.sampled_from(["", "s"]),
+        st.text(max_size=2),
+        st.text(max_size=2),
+        st.sampled_from([{}, {"k": 1}, {1: b""}]),
+    ),
+    resource=st.sampled_from([{}, {"service.name": "own"}]),
+    dropped=st.builds(Dropped, st.integers(-1, 1 << 33), st.integers(0, 200), st.integers(0, 2)),
+)
+
+
+@given(st.lists(st.tuples(spans_of_people, st.sampled_from("abc")), max_size=8))
+def test_the_bytes_are_those_of_protobuf_s_classes(spans: list[tuple[Any, str]]) -> None:
+    processes = {name: {"service.name": name} for name in "ab"} | {"c": {"service.name": "a"}}
+    pairs = [(span, processes[name]) for span, name in spans]
+    encoder = TraceEncoder()
+    assert encoder.encode(pairs) == otlp_classes.encode_traces(pairs)
+    assert encoder.encode(pairs) == otlp_classes.encode_traces(pairs)  # now that it remembers
 
 
 @pytest.mark.parametrize("depth", [50, 300, 500])
@@ -218,6 +258,15 @@ def test_the_rejected_ones_of_a_partial_success_are_read() -> None:
     assert partial_success(answer.SerializeToString()) == (3, "too old")
     answer.partial_success.rejected_spans = -3
     assert partial_success(answer.SerializeToString())[0] == 0
+
+
+@given(st.integers(-(1 << 63), (1 << 63) - 1), st.text(), st.sampled_from([b"", b"\x12\x01x"]))
+def test_an_answer_reads_as_by_protobuf_s_classes(count: int, text: str, later: bytes) -> None:
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = count
+    answer.partial_success.error_message = text
+    body = answer.SerializeToString() + later  # a field that is not known yet
+    assert partial_success(body) == otlp_classes.partial_success(body)
 
 
 @given(st.binary())
