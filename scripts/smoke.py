@@ -1,4 +1,4 @@
-"""Tries an installed fallom, with nothing else installed: records, delivers to a socket, says its version."""
+"""Tries an installed fallom, with nothing else installed: records, delivers to a socket, tells itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import fallom
 from fallom import models, trace
@@ -27,7 +28,7 @@ LISTINGS = {
 class Server(BaseHTTPRequestHandler):
     """Serves one config, and takes everything."""
 
-    posted: dict[str, bytes] = {}
+    posted: ClassVar[dict[str, bytes]] = {}
 
     def do_GET(self) -> None:
         self._answer(json.dumps(LISTINGS[self.path]).encode())

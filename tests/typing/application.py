@@ -1,4 +1,4 @@
-"""How an application's type checker sees the public API. Checked by mypy --strict and pyright, never run."""
+"""The public API as an application's type checker sees it: mypy --strict and pyright; it is never run."""
 
 from __future__ import annotations
 
