@@ -43,6 +43,7 @@ class Verdict(enum.Enum):
     ACCEPTED = "accepted"
     RETRY = "retry"  # the same batch again, later
     SPLIT = "split"  # smaller batches, to find what the server refuses
+    DOUBT = "doubt"  # all was refused that was tried: the records, or the target? keep everything
     PAUSE = "pause"  # the target is wrong, not the batch: keep everything, say so loudly
 
 

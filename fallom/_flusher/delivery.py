@@ -82,7 +82,7 @@ def deliver_otlp(settings: Settings, http: Http, endpoint: str) -> Delivery:
     ) -> Outcome:
         """Post a few spans of a refused batch one by one, and take out those that are accepted.
 
-        Where none is, it is not the spans: halving the batch down to each would only be a flood.
+        Where none is, it may not be the spans: halving the batch down to each would only be a flood.
         """
         for pair in pairs[:: len(pairs) // PROBES][:PROBES]:
             outcome = post([pair[1]], attempt, now_unix_s, result)
@@ -92,7 +92,7 @@ def deliver_otlp(settings: Settings, http: Http, endpoint: str) -> Delivery:
             if outcome.verdict is not Verdict.SPLIT:
                 return outcome
         reason = f"{refused.reason} for a batch and each of {PROBES} spans of it"
-        return Outcome(Verdict.PAUSE, reason, refused.status)
+        return Outcome(Verdict.DOUBT, reason, refused.status)
 
     def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
         result = Result()

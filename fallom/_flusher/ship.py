@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from fallom._core.outcome import PAUSE_S, Outcome, Verdict, backoff_s
 from fallom._flusher.dead import DeadLetters
@@ -27,7 +27,12 @@ __all__ = ["Channel", "Lane", "LaneLimits", "RepeatFilter"]
 TICK_S = 0.2
 TIDY_AFTER_S = 1.0
 
+AHEAD_READS = 4  # batches; two records of each are tried, so that doubt costs a few requests
+
 _UNREADABLE = Outcome(Verdict.SPLIT, "not a record that this version can read")
+_LEAVING = Outcome(Verdict.RETRY, "the flusher leaves")
+
+Refused: TypeAlias = "tuple[Item, Outcome]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Lane:
         self._stop = threading.Event()
         self._turned_off = False
         self._tidied_s = 0.0
-        self.has_accepted = False  # the target took something since this flusher started
+        self._is_trusted = False  # the target took something, and since then refused no lone record
         self.progress_s = time.monotonic()  # when something was last accepted
         self.is_idle = False  # nothing was left at the last look
         self.paused_until_unix_s = 0.0
@@ -137,52 +142,116 @@ class Lane:
         return True
 
     def _ship(self, pieces: list[Piece]) -> bool:
-        """Send a batch until nothing of it is left; False when it has to be read again."""
-        items = [item for piece in pieces for item in piece.items]
-        repeats = self._channel.repeats
-        sent = pending = items if repeats is None else repeats.select(items)
-        guilty: list[tuple[Item, Outcome]] = []
+        """Send a batch until nothing of it is left; False when it has to be read again.
+
+        What more has to be read, to see whether the target takes that, is added to ``pieces``.
+        """
+        sent = pending = self._new(pieces)
+        guilty: list[Refused] = []
+        refused: list[Refused] = []  # not judged yet
         attempt = accepted = 0
+        is_asked_again = False
         while pending and not self._turned_off:
-            result = self._channel.deliver(pending, attempt, time.time())
-            self._count(result, attempt)
+            result = self._deliver(pending, attempt)
             accepted += result.accepted + result.rejected
-            guilty += result.guilty + [(item, _UNREADABLE) for item in result.unreadable]
-            pending = result.unsent
-            outcome = result.outcome
-            refused = [pair for pair in guilty if pair[1] is not _UNREADABLE]
-            if not pending and self._is_about_the_target(len(refused), len(sent)):
-                pending = [item for item, _ in refused]
+            guilty += [(item, _UNREADABLE) for item in result.unreadable]
+            refused += result.guilty
+            pending, outcome = result.unsent, result.outcome
+            if not pending and self._is_doubtful(len(refused), len(sent)):
                 first = refused[0][1]
-                outcome = Outcome(
-                    Verdict.PAUSE, f"{first.reason} for most of a batch", first.status
-                )
-                guilty = [pair for pair in guilty if pair[1] is _UNREADABLE]
-                if not accepted:  # beside records that came since, the guilty ones will show
-                    self._waited(outcome, attempt)
-                    return False
+                reason = f"{first.reason} for most of a batch"
+                outcome = Outcome(Verdict.DOUBT, reason, first.status)
+                pending, refused = [item for item, _ in refused], []
+            if outcome is not None and outcome.verdict is Verdict.DOUBT:
+                more: list[Item] = []
+                if not accepted:
+                    accepted, more = self._look_ahead(pieces, attempt)
+                    if not accepted:  # beside records that came since, the guilty ones will show
+                        self._waited(outcome, attempt)
+                        return False
+                    sent = [*sent, *more]
+                    is_asked_again = True
+                if is_asked_again:
+                    found = self._ask_each(pending, attempt)
+                    guilty += found.guilty
+                    pending, outcome = [*found.unsent, *more], found.outcome
+                is_asked_again = True
             if pending and outcome is not None:
                 if not self._waited(outcome, attempt):
                     return False
                 pending = self._still_spooled(pending, pieces)
             attempt += 1
         self.paused_until_unix_s = 0.0
+        guilty += refused
         if not all(self._buried(item, outcome) for item, outcome in guilty):
             return False
+        self._is_trusted = self._is_trusted and (accepted > 0 or not guilty)
         self._ledger.drop(Drop.EXPOSURES_OFF, len(pending))
-        self._ledger.tally(Tally.EXPOSURES_REPEATED, len(items) - len(sent))
-        if repeats is not None:
-            repeats.remember(sent)
+        items = sum(len(piece.items) for piece in pieces)
+        self._ledger.tally(Tally.EXPOSURES_REPEATED, items - len(sent))
+        if self._channel.repeats is not None:
+            self._channel.repeats.remember(sent)
         return True
 
-    def _is_about_the_target(self, guilty: int, first_size: int) -> bool:
-        """Tell whether what was refused says more about the server than about the records.
+    def _is_doubtful(self, refused: int, first_size: int) -> bool:
+        """Tell whether what was refused may say more about the target than about the records.
 
-        More than half of a batch is. A lone record is judged by whether this target ever took one.
+        More than half of a batch may. A lone record is believed to be guilty if the target took something
+        since the last one that was.
         """
         if first_size == 1:
-            return guilty == 1 and not self.has_accepted
-        return guilty * 2 > first_size
+            return refused == 1 and not self._is_trusted
+        return refused * 2 > first_size
+
+    def _look_ahead(self, pieces: list[Piece], attempt: int) -> tuple[int, list[Item]]:
+        """See whether the target takes anything of what comes after a batch that it refused.
+
+        Returns:
+            How many it took, 0 or 1, and what else was read for that; it is part of the batch now.
+        """
+        read: list[Item] = []
+        for _ in range(AHEAD_READS):
+            with self.gathering:
+                ahead = self._reader.next_batch(self._limits.items_max, self._limits.bytes_max)
+                self.in_flight |= {piece.tail.name.id for piece in ahead}
+            pieces += ahead
+            new = self._new(ahead)
+            read += new
+            for item in {id(item): item for item in (*new[:1], *new[-1:])}.values():
+                result = self._deliver([item], attempt)
+                if result.accepted:
+                    return 1, [other for other in read if other is not item]
+                if result.outcome is not None:
+                    return 0, []
+            if not ahead:
+                break
+        return 0, []
+
+    def _ask_each(self, items: list[Item], attempt: int) -> Result:
+        """Post records one by one: the target takes others, so that what it refuses now is guilty."""
+        found = Result()
+        for number, item in enumerate(items):
+            if self._stop.is_set():
+                found.outcome, found.unsent = _LEAVING, items[number:]
+                break
+            result = self._deliver([item], attempt)
+            if result.outcome is not None:
+                found.outcome, found.unsent = result.outcome, items[number:]
+                break
+            found.guilty += result.guilty + [(each, _UNREADABLE) for each in result.unreadable]
+            self.progress_s = time.monotonic()
+        return found
+
+    def _new(self, pieces: list[Piece]) -> list[Item]:
+        """Give the records of some pieces that the target does not have yet."""
+        items = [item for piece in pieces for item in piece.items]
+        repeats = self._channel.repeats
+        return items if repeats is None else repeats.select(items)
+
+    def _deliver(self, items: list[Item], attempt: int) -> Result:
+        result = self._channel.deliver(items, attempt, time.time())
+        self._count(result, attempt)
+        return result
 
     def _count(self, result: Result, attempt: int) -> None:
         self._ledger.tally(Tally.BATCHES_SENT, result.requests)
@@ -190,7 +259,7 @@ class Lane:
             self._ledger.tally(Tally.BATCHES_RETRIED, result.requests)
         if result.accepted:
             self._ledger.tally(self._channel.tally, result.accepted)
-            self.has_accepted = True
+            self._is_trusted = True
             self.progress_s = time.monotonic()
             if attempt:
                 self._ledger.clear_error()
@@ -210,7 +279,7 @@ class Lane:
             self._say(f"{self.name}: {outcome.reason}; nothing more is sent until the next start")
             return True
         wait_s = backoff_s(attempt, random.random())  # noqa: S311 - jitter, not a secret
-        if outcome.verdict is Verdict.PAUSE:
+        if outcome.verdict in (Verdict.PAUSE, Verdict.DOUBT):
             wait_s = PAUSE_S * (0.5 + random.random() / 2)  # noqa: S311
         if outcome.wait_s is not None:
             wait_s = max(wait_s, outcome.wait_s)
