@@ -17,6 +17,7 @@ import contextlib
 import enum
 import json
 import os
+import posix
 import signal
 import struct
 import sys
@@ -194,13 +195,16 @@ def _start(
         # The shell exits as soon as it has started its job. Somebody else's handler may have
         # collected it, or the host ignores SIGCHLD: either is fine.
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+            posix.waitpid(pid, 0)
 
 
 def _spawn(command: list[str], environ: dict[str, str], actions: list[Any]) -> int:
     """Start a program in a session of its own, with the signals as a program expects them.
 
     Request threads of uWSGI have all signals blocked and Celery ignores SIGINT; a child inherits both.
+    By ``posix``, as is the wait for it: of ``os``, gevent makes functions that go on with another greenlet
+    until its loop has heard of the child, and that it may never (in a worker of gunicorn, which has SIGCHLD
+    at its default).
     """
     signals: dict[str, Any] = {
         "setsigmask": [],
@@ -211,11 +215,11 @@ def _spawn(command: list[str], environ: dict[str, str], actions: list[Any]) -> i
         ],
     }
     try:
-        return os.posix_spawn(
+        return posix.posix_spawn(
             command[0], command, environ, file_actions=actions, setsid=True, **signals
         )
     except NotImplementedError:  # an old libc: the flusher makes its session itself
-        return os.posix_spawn(command[0], command, environ, file_actions=actions, **signals)
+        return posix.posix_spawn(command[0], command, environ, file_actions=actions, **signals)
 
 
 def _boot_values(settings: Settings, directory: StateDirectory) -> dict[str, Any]:
