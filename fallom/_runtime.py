@@ -108,8 +108,7 @@ class Runtime:
         place = self._place
         if place is not None and self._room.is_near(place.page, time.monotonic_ns()):
             span = shed_content(span)
-        self.record_values(Destination.TRACES, Kind.SPAN, span)
-        self._writer.end(span.span_id)
+        self._writer.end(span.span_id, self.record_values(Destination.TRACES, Kind.SPAN, span))
 
     def _is_kept(self, span: Span) -> bool:
         if self.settings.sample_rate >= 1.0:
@@ -128,23 +127,23 @@ class Runtime:
         with contextlib.suppress(RecordError):
             self._writer.start(span.span_id, packed(span), now_ns)
 
-    def record_values(self, destination: Destination, kind: Kind, record: Any) -> None:
-        """Put a record into the spool, cleaned and cut as far as it has to be. Never raises."""
+    def record_values(self, destination: Destination, kind: Kind, record: Any) -> bool:
+        """Put a record into the spool, cleaned and cut as far as it has to be; as ``record``."""
         try:
             payload = packed(record)
         except RecordError:
             self.count_drop(Drop.NOT_ENCODABLE)
-        else:
-            self.record(destination, kind, payload)
+            return False
+        return self.record(destination, kind, payload)
 
-    def record(self, destination: Destination, kind: Kind, payload: bytes) -> None:
-        """Put a packed record into the spool. Never raises."""
+    def record(self, destination: Destination, kind: Kind, payload: bytes) -> bool:
+        """Put a packed record into the spool; tell whether it is there. Never raises."""
         now_ns = time.monotonic_ns()
         self.after_fork()
         place = self._place or self._find_place(now_ns)
         if place is None:
             self.count_drop(Drop.NO_DIRECTORY)
-            return
+            return False
         drop: Drop | None = Drop.QUOTA
         if self._room.take(place.page, place.directory.spool, len(payload), now_ns):
             drop = self._writer.write_packed(destination, kind, payload, now_ns)
@@ -158,6 +157,7 @@ class Runtime:
         now_ns = time.monotonic_ns()
         if not place.page.is_alive(now_ns) or now_ns - self._looked_ns >= LOOK_EVERY_NS:
             self._look(now_ns)
+        return drop is None
 
     def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
         """Record that a session got a model. Never raises."""
