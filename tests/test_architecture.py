@@ -73,6 +73,8 @@ THIRD_PARTIES = {
         "starlette",
         "uvicorn",
         "yaml",
+        "jinja2",
+        "markupsafe",
         "google.protobuf",
         "opentelemetry.proto",
         "platformdirs",
