@@ -20,12 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fallom._core.errors import ConfigurationError
-<<<<<<< HEAD
-from fallom._folder.folder import Folder
-=======
 from fallom._core.settings import resolve_settings
+from fallom._folder.folder import Folder
 from fallom._host.directory import state_bases
->>>>>>> 4ba9032 (The page of the local cloud: an index of its own, and views of what came in)
 from fallom.dev.app import build_app
 from fallom.dev.fault_injection import TRANSPORT
 from fallom.dev.faults import Fault

@@ -93,6 +93,14 @@ _REVIEW: Final = (
     "keeps its heat for an hour. One star less because the lid rattles when it is poured from. "
 )
 
+_POINTS: Final = (
+    "The lid rattles.",
+    "Heavier than expected.",
+    "Keeps its heat.",
+    "Fast delivery.",
+    "Good value.",
+)
+
 
 class Customer(NamedTuple):
     """Who is at the other end of a session."""
@@ -113,7 +121,9 @@ class Turn(NamedTuple):
 class _Trace:
     """The spans of one trace, on a clock of their own."""
 
-    def __init__(self, rng: Random, start_ns: int, attributes: Mapping[str, AttributeValue]) -> None:
+    def __init__(
+        self, rng: Random, start_ns: int, attributes: Mapping[str, AttributeValue]
+    ) -> None:
         self._rng = rng
         self._given = attributes
         self._id = rng.randbytes(16)
@@ -176,7 +186,10 @@ def turn_of(
     trace.wait(rng.uniform(1, 4))
     _retrieval(trace, root, question)
     call_id = f"call_{rng.randbytes(6).hex()}"
-    said = [{"role": "system", "parts": [_text(_SYSTEM)]}, {"role": "user", "parts": [_text(question)]}]
+    said = [
+        {"role": "system", "parts": [_text(_SYSTEM)]},
+        {"role": "user", "parts": [_text(question)]},
+    ]
     asks = {"type": "tool_call", "id": call_id, "name": tool, "arguments": arguments}
     error = _call(trace, root, model, said, [asks], "tool_call")
     if error is None:
@@ -218,18 +231,17 @@ def summary_turn(
     trace = _Trace(rng, start_ns, attributes)
     reviews = "".join(_REVIEW.format(n=n) for n in range(1, rng.randrange(8, 24)))
     said = [
-        {"role": "system", "parts": [_text("Sum up the reviews in five points, the critical first.")]},
+        {
+            "role": "system",
+            "parts": [_text("Sum up the reviews in five points, the critical first.")],
+        },
         {"role": "user", "parts": [_text(reviews)]},
     ]
-    points = "\n".join(
-        f"{n}. {point}"
-        for n, point in enumerate(
-            ("The lid rattles.", "Heavier than expected.", "Keeps its heat.", "Fast delivery.", "Good value."),
-            1,
-        )
-    )
+    points = "\n".join(f"{n}. {point}" for n, point in enumerate(_POINTS, 1))
     error = _call(trace, b"", model, said, [_text(points)], "stop")
-    return Turn(trace.spans, {"length_ratio": round(rng.uniform(0.05, 0.4), 3)} if not error else {})
+    return Turn(
+        trace.spans, {"length_ratio": round(rng.uniform(0.05, 0.4), 3)} if not error else {}
+    )
 
 
 def _call(
@@ -268,13 +280,19 @@ def _call(
         error = ("APITimeoutError", "Request timed out after 10.0 s.")
     elif chance < 0.04:
         trace.wait(trace.about(180))
-        error = ("rate_limit_exceeded", "Rate limit reached for requests per minute. Try again in 20 s.")
+        error = (
+            "rate_limit_exceeded",
+            "Rate limit reached for requests per minute. Try again in 20 s.",
+        )
     else:
         error = None
         trace.wait(trace.about(first_ms))
         first_ns = trace.now_ns
         trace.wait(trace.about(0.25 * median_ms) + 1000 * output_tokens / tokens_s)
-        events += [Event(first_ns, names.FIRST_CHUNK, {}), Event(trace.now_ns, names.LAST_CHUNK, {})]
+        events += [
+            Event(first_ns, names.FIRST_CHUNK, {}),
+            Event(trace.now_ns, names.LAST_CHUNK, {}),
+        ]
         attributes |= {
             names.TIME_TO_FIRST_CHUNK: (first_ns - start_ns) / 1e9,
             names.INPUT_TOKENS: input_tokens,
@@ -283,7 +301,8 @@ def _call(
             names.RESPONSE_MODEL: model,
             names.RESPONSE_ID: f"chatcmpl-{rng.randbytes(8).hex()}",
             names.OUTPUT_MESSAGES: json.dumps(
-                [{"role": "assistant", "parts": answer, "finish_reason": finish}], ensure_ascii=False
+                [{"role": "assistant", "parts": answer, "finish_reason": finish}],
+                ensure_ascii=False,
             ),
         }
     trace.end(span_id, parent, f"chat {model}", start_ns, attributes, error, tuple(events))

@@ -49,7 +49,11 @@ class SampleTraffic:
         """Start the workers; they talk to the cloud at ``url``."""
         urls = {f"FALLOM_{name}_URL": url for name in ("TRACES", "CONFIGS", "PROMPTS")}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FALLOM_", "OTEL_"))}
-        own = {"FALLOM_STATE_DIR": self.state_dir, "FALLOM_SYNC_INTERVAL": "1", "FALLOM_LINGER": "2"}
+        own = {
+            "FALLOM_STATE_DIR": self.state_dir,
+            "FALLOM_SYNC_INTERVAL": "1",
+            "FALLOM_LINGER": "2",
+        }
         here = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (here, kept.get("PYTHONPATH", ""))))
         for number in range(_WORKERS):
@@ -118,7 +122,7 @@ def _record(rng: Random, session_id: str, start_ns: int | None) -> None:
     )
     metadata = {"plan": customer.plan, "region": customer.region}
     session = SessionContext(
-        key, session_id, customer.customer_id, metadata=metadata, tags=list(customer.tags)
+        key, session_id, customer.customer_id, metadata=metadata, tags=customer.tags
     )
     attributes = {**session_attributes(session), **known_assignment(key, session_id)}
     if not is_summary:

@@ -122,7 +122,7 @@ def list_sessions(index: sqlite3.Connection, filters: Filters, after: int) -> Li
     elif within:
         conditions.append(
             "EXISTS (SELECT 1 FROM trace WHERE trace.session = session.id "  # noqa: S608
-            f"AND {' AND '.join(within)})"  # noqa: S608
+            f"AND {' AND '.join(within)})"
         )
         values += of_traces
     rows = index.execute(

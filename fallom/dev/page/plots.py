@@ -22,7 +22,7 @@ _LEFT: Final = 8
 _RIGHT: Final = 64  # for the value at the end of its row
 _ROW: Final = 26
 _AXIS: Final = 22
-_TICKS: Final = 4
+_TICKS: Final = 5
 
 Bar = tuple[str, Interval, int]  # variant, its interval, its colour from 0
 
@@ -76,10 +76,10 @@ def share_plot(bars: Sequence[tuple[Interval, float, int]]) -> Markup:
     for row, (interval, weight, colour) in enumerate(bars):
         y = row * _ROW + _ROW // 2
         at = _x(interval.value, 0.0, 1.0)
-        mark = _x(weight, 0.0, 1.0)
+        zero, mark = _x(0.0, 0.0, 1.0), _x(weight, 0.0, 1.0)
         parts.append(
-            f'<rect class="v{colour % 6} bar" x="{_LEFT}" y="{y - 7}" height="14" rx="2" '
-            f'width="{max(0.0, at - _LEFT):.1f}"/>'
+            f'<rect class="v{colour % 6} bar" x="{zero:.1f}" y="{y - 7}" height="14" rx="2" '
+            f'width="{max(0.0, at - zero):.1f}"/>'
         )
         if interval.low is not None and interval.high is not None:
             start, end = _x(interval.low, 0.0, 1.0), _x(interval.high, 0.0, 1.0)
