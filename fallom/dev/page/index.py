@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fallom.dev.page.facts import METRICS_NAME, SpanFacts, facts_of
-from fallom.dev.page.index_schema import open_index, remove_index
+from fallom.dev.page.index_schema import INDEX_TABLES, open_index
 
 __all__ = ["Index"]
 
@@ -37,7 +37,6 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         """Open it, making or emptying it where needed."""
-        self._path = path
         self._connection = open_index(path, is_writer=True)
 
     def position(self) -> tuple[int, str, int, int]:
@@ -46,10 +45,13 @@ class Index:
         return tuple(row.fetchone())
 
     def reset(self) -> None:
-        """Start anew. Readers see an empty index, or have to open the new one."""
-        self._connection.close()
-        remove_index(self._path)
-        self._connection = open_index(self._path, is_writer=True)
+        """Forget everything, for readers at once."""
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        for table in INDEX_TABLES:
+            run(f"DELETE FROM {table}")  # noqa: S608
+        run("UPDATE position SET span = 0, span_mark = '', exposure = 0, metric = 0")
+        run("COMMIT")
 
     def add(self, spans: Sequence[Row], exposures: Sequence[Row], metrics: Sequence[Row]) -> None:
         """Index rows of the store, in one transaction."""

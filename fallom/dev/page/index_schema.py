@@ -22,11 +22,14 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-__all__ = ["open_index", "remove_index"]
+__all__ = ["INDEX_TABLES", "open_index"]
 
 _APPLICATION_ID: Final = 0x464C4D50  # "FLMP"
 _LAYOUT: Final = 1
 _BUSY_TIMEOUT_S: Final = 10.0
+INDEX_TABLES: Final = (
+    "session trace span label label_count assignment usage metric worker worker_config served text"
+).split()
 
 _SCHEMA: Final = """
 CREATE TABLE position (
@@ -122,20 +125,21 @@ def open_index(path: Path, *, is_writer: bool) -> sqlite3.Connection:
         return reader
     try:
         return _made(path)
+    except sqlite3.OperationalError:  # locked, or the disk refuses: nothing is wrong with the file
+        raise
     except sqlite3.DatabaseError:  # damaged, of another program, of another layout
-        remove_index(path)
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{path}{ending}").unlink(missing_ok=True)
         return _made(path)
-
-
-def remove_index(path: Path) -> None:
-    """Delete the index's files."""
-    for ending in ("", "-wal", "-shm"):
-        Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=rw",  # never made by whoever only reads
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
     )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA cache_size = -32768")

@@ -63,7 +63,7 @@ class Indexer:
         self._lock = threading.Lock()
         self.ready = threading.Event()  # the index exists and may be read
         self.behind = 0  # spans that are stored and not indexed
-        self.generation = 0  # a new index file since the last look
+        self.generation = 0  # of the index's file: readers of an older one open the new one
 
     def start(self) -> None:
         """Begin, if it has not begun."""
@@ -107,6 +107,7 @@ class Indexer:
     def _follow_store(self) -> None:
         store = Store(self._database)
         index = Index(index_path(self._database))
+        self.generation += 1
         self._noted = None
         try:
             self.behind = max(0, store.last_span() - index.position()[0])
@@ -118,7 +119,6 @@ class Indexer:
                     self._clearing = False
                     index.reset()
                     self._noted = None
-                    self.generation += 1
                     self._changed()
                 self._note_served(index)
                 taken = self._step(store, index)

@@ -7,18 +7,27 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from fallom.dev.page.details import Detail, detail_of
+from fallom.dev.page.messages import Message, Part
 
-__all__ = ["Session", "Turn", "read_session"]
+__all__ = ["Call", "Session", "Turn", "read_session"]
 
 _TURNS: Final = 40  # traces on a page
 _CALLS_MAX: Final = 120  # whose messages are shown on a page
 
 
+class Call(NamedTuple):
+    """A call within a session: what of its messages is new there, and what was shown already."""
+
+    detail: Detail
+    earlier: list[Message]
+    new: list[Message]
+
+
 class Turn(NamedTuple):
-    """A trace of a session: what was asked last, and what was answered."""
+    """A trace of a session."""
 
     trace: dict[str, Any]
-    calls: list[Detail]
+    calls: list[Call]
 
 
 class Session(NamedTuple):
@@ -33,10 +42,27 @@ class Session(NamedTuple):
 
     def turns(self, rows: Sequence[dict[str, Any]]) -> list[Turn]:
         """Give the traces with their calls; ``rows`` are whole rows of the store."""
-        calls: dict[str, list[Detail]] = {}
+        details: dict[str, list[Detail]] = {}
         for row in sorted(rows, key=lambda row: row["start_unix_ns"]):
-            calls.setdefault(row["trace_id"], []).append(detail_of(row))
-        return [Turn(trace, calls.get(trace["trace_id"], [])) for trace in self.traces]
+            details.setdefault(row["trace_id"], []).append(detail_of(row))
+        seen: set[tuple[str, tuple[Part, ...]]] = set()
+        turns = []
+        for trace in self.traces:
+            of_trace = details.get(trace["trace_id"], [])
+            has_tools = any(detail.kind == "tool" for detail in of_trace)
+            turns.append(Turn(trace, [_call(detail, seen, has_tools) for detail in of_trace]))
+        return turns
+
+
+def _call(detail: Detail, seen: set[tuple[str, tuple[Part, ...]]], has_tools: bool) -> Call:
+    """Sort a call's messages; a tool's result stands at the tool's own span, where there is one."""
+    earlier: list[Message] = []
+    new: list[Message] = []
+    for message in detail.asked:
+        is_known = (message.role, message.parts) in seen or (has_tools and message.role == "tool")
+        (earlier if is_known else new).append(message)
+    seen |= {(message.role, message.parts) for message in [*detail.asked, *detail.said]}
+    return Call(detail, earlier, new)
 
 
 def read_session(index: sqlite3.Connection, session_id: str, after: int) -> Session | None:
