@@ -74,7 +74,6 @@ THIRD_PARTIES = {
         "uvicorn",
         "yaml",
         "jinja2",
-        "markupsafe",
         "google.protobuf",
         "opentelemetry.proto",
         "platformdirs",

@@ -11,9 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from markupsafe import Markup
-
-from fallom.dev.page.plots import interval_plot, share_plot
+from fallom.dev.page.plots import Drawing, interval_plot, share_plot
 from fallom.dev.page.shown import shown_count, shown_ms, shown_number, shown_share
 from fallom.dev.page.statistics import (
     Interval,
@@ -48,7 +46,7 @@ class Measure(NamedTuple):
 
     title: str
     method: str
-    plot: Markup
+    plot: Drawing
     rows: list[tuple[str, Interval, str]]  # variant, interval, as text
 
 
@@ -63,7 +61,7 @@ class Experiment(NamedTuple):
     mismatch: Mismatch
     unknown: int  # sessions of which is not known whether targeting decided
     elsewhere: int  # sessions that got something that is no variant of this version
-    plot: Markup
+    plot: Drawing
     measures: list[Measure]
     is_served: bool
 
@@ -145,7 +143,7 @@ def read_experiment(
         share_mismatch(drawn, weights),
         unknown,
         elsewhere,
-        share_plot(bars) if bars and is_measured else Markup(""),
+        share_plot(bars) if bars and is_measured else Drawing(""),
         _measures(index, kind, key, version, sessions, labels) if is_measured else [],
         served is not None and served["version"] == version,
     )

@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from markupsafe import Markup
-
 __all__ = ["inert"]
 
 _CONTROLS: Final = (
@@ -29,7 +27,7 @@ def inert(value: Any) -> Any:
 
     The marks are plain text, so that they do no harm within an attribute.
     """
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return _FOUND.sub(_marked, value)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Final
-
-from markupsafe import Markup, escape
 
 from fallom.dev.page.statistics import Interval
 
-__all__ = ["Bar", "interval_plot", "share_plot"]
+__all__ = ["Bar", "Drawing", "interval_plot", "share_plot"]
 
 _WIDTH: Final = 560
 _LEFT: Final = 8
@@ -24,10 +23,21 @@ _ROW: Final = 26
 _AXIS: Final = 22
 _TICKS: Final = 5
 
+
+class Drawing(str):
+    """Markup that was made here, from numbers and escaped text; templates take it as it is."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        """Give the markup (the protocol of MarkupSafe, which need not be loaded for it)."""
+        return str(self)
+
+
 Bar = tuple[str, Interval, int]  # variant, its interval, its colour from 0
 
 
-def interval_plot(bars: Sequence[Bar], shown: Callable[[float], str]) -> Markup:
+def interval_plot(bars: Sequence[Bar], shown: Callable[[float], str]) -> Drawing:
     """Draw dots with whiskers on one axis."""
     ends = [
         end
@@ -36,7 +46,7 @@ def interval_plot(bars: Sequence[Bar], shown: Callable[[float], str]) -> Markup:
         if end is not None and interval.sample
     ]
     if not ends:
-        return Markup("")
+        return Drawing("")
     low, high = min(ends), max(ends)
     # An axis from zero tells how large a difference is, unless all values are crowded far from it.
     if 0 <= low < 0.6 * high:
@@ -65,7 +75,7 @@ def interval_plot(bars: Sequence[Bar], shown: Callable[[float], str]) -> Markup:
     return _svg(height, parts)
 
 
-def share_plot(bars: Sequence[tuple[Interval, float, int]]) -> Markup:
+def share_plot(bars: Sequence[tuple[Interval, float, int]]) -> Drawing:
     """Draw shares as bars with whiskers, each with a mark where its weight is.
 
     Args:
@@ -91,8 +101,8 @@ def share_plot(bars: Sequence[tuple[Interval, float, int]]) -> Markup:
     return _svg(height, parts)
 
 
-def _svg(height: int, parts: Sequence[str]) -> Markup:
-    return Markup(  # noqa: S704  built here from numbers and escaped text
+def _svg(height: int, parts: Sequence[str]) -> Drawing:
+    return Drawing(
         f'<svg class="plot" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
     )

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from fallom._version import __version__
 from fallom.dev.page import shown
 from fallom.dev.page.inert import inert
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 __all__ = ["PAGE_HEADERS", "Pages"]
 
@@ -40,8 +43,12 @@ _POLICY: Final = (
 class Pages:
     """The templates."""
 
-    def __init__(self) -> None:
-        self._environment = Environment(
+    @cached_property
+    def _environment(self) -> Environment:
+        # A cloud that serves tests never shows a page, and loading the engine takes 60 ms.
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        environment = Environment(
             loader=PackageLoader("fallom.dev.page"),
             autoescape=True,
             undefined=StrictUndefined,
@@ -50,12 +57,11 @@ class Pages:
             lstrip_blocks=True,
         )
         for name in shown.__all__:
-            self._environment.filters[name.removeprefix("shown_")] = getattr(shown, name)
-        self._environment.filters["path"] = lambda text: quote(text, safe="")
-        self._environment.filters["json"] = lambda value: json.dumps(
-            value, ensure_ascii=False, indent=2
-        )
-        self._environment.globals["version"] = __version__
+            environment.filters[name.removeprefix("shown_")] = getattr(shown, name)
+        environment.filters["path"] = lambda text: quote(text, safe="")
+        environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False, indent=2)
+        environment.globals["version"] = __version__
+        return environment
 
     def answer(self, template: str, status: int = 200, **values: Any) -> Response:
         """Give a page."""
