@@ -1,4 +1,4 @@
-"""What this process assigned: told to the server once a session, remembered for the session's spans.
+"""What this process assigned: told to the server once a session, remembered for the session's calls.
 
 Both memories are bounded. What is forgotten is told once more, which changes nothing, or is missing from
 a span.
@@ -6,34 +6,67 @@ a span.
 
 from __future__ import annotations
 
-from fallom._core.assignment import Assignment
-from fallom._core.recent import Recent, RecentValues
+from collections.abc import Mapping
+from typing import NamedTuple
 
-__all__ = ["Assignments"]
+from fallom._core.assignment import CompiledConfig
+from fallom._core.recent import Recent, RecentValues
+from fallom._core.span import AttributeValue
+from fallom._session_attributes import assigned_attributes
+
+__all__ = ["Assignments", "Made"]
 
 REMEMBERED_MAX = 8_000
+_WAYS_MAX = 1_000  # version, variant and reason: as many as the configs in use have
+_ID_CHARS_MAX = 256  # of ids that are remembered: bounds the memory to a few MiB
+
+
+class Made(NamedTuple):
+    """An assignment."""
+
+    model: str
+    generation: int  # of the snapshot for which it holds; -1: it hangs on more than the session
+    attributes: Mapping[str, AttributeValue]  # of the session's spans
 
 
 class Assignments:
     """The assignments of one process; a forked child goes on with its parent's."""
 
+    __slots__ = ("_attributes", "_made", "_told")
+
     def __init__(self) -> None:
         """Start with nothing known."""
         self._told = Recent(REMEMBERED_MAX)
-        self._made: RecentValues[tuple[int, Assignment]] = RecentValues(REMEMBERED_MAX)
+        self._made: RecentValues[tuple[str, str], Made] = RecentValues(REMEMBERED_MAX)
+        self._attributes: dict[tuple[int, int, str], Mapping[str, AttributeValue]] = {}
 
-    def is_new(self, config_key: str, version: int, session_id: str, model: str) -> bool:
+    def is_new(self, config: CompiledConfig, session_id: str, model: str) -> bool:
         """Tell whether this assignment was not told before; it counts as told from now on."""
-        known = hash((config_key, version, session_id, model))
-        if known in self._told:
-            return False
-        self._told.add(known)
-        return True
+        return self._told.is_new(hash((config.key, config.version, session_id, model)))
 
-    def remember(self, config_key: str, version: int, session_id: str, made: Assignment) -> None:
-        """Remember what decided for a session."""
-        self._made.remember(hash((config_key, session_id)), (version, made))
+    def remember(
+        self, config: CompiledConfig, session_id: str, index: int, reason: str, generation: int
+    ) -> None:
+        """Remember what was assigned to a session, and why.
 
-    def find(self, config_key: str, session_id: str) -> tuple[int, Assignment] | None:
-        """Give the config's version and the assignment that was last made for a session."""
-        return self._made.find(hash((config_key, session_id)))
+        Args:
+            config: What decided.
+            session_id: The session.
+            index: The variant's.
+            reason: As ``_core.assignment.explain`` has it.
+            generation: Of the snapshot for which it holds, see ``Made``.
+        """
+        if len(session_id) > _ID_CHARS_MAX:
+            return
+        way = config.version, index, reason
+        attributes = self._attributes.get(way)
+        if attributes is None:
+            if len(self._attributes) >= _WAYS_MAX:
+                self._attributes.clear()
+            attributes = self._attributes[way] = assigned_attributes(*way)
+        made = Made(config.models[index], generation, attributes)
+        self._made.remember((config.key, session_id), made)
+
+    def find(self, config_key: str, session_id: str) -> Made | None:
+        """Give what was last assigned to a session."""
+        return self._made.find((config_key, session_id))

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from fallom._assignments import Assignments
-from fallom._core.errors import FallomError, StateDirectoryError
+from fallom._core.errors import FallomError
 from fallom._core.limits import shed_content
 from fallom._core.masking import guarded_mask
-from fallom._core.sampling import is_sampled
+from fallom._core.sampling import is_kept, is_sampled
 from fallom._core.settings import Settings, resolve_settings
 from fallom._core.span import Exposure, Span, Wish
 from fallom._drops import Drops
-from fallom._host.control import Drop
+from fallom._host.control import GENERATION_WORD, Drop
 from fallom._host.files import File
-from fallom._host.forks import ForkGuard, ProcessLock
+from fallom._host.forks import ForkGuard, ProcessLock, new_mark
+from fallom._host.ids import Ids
 from fallom._host.place import Place
-from fallom._packing import packed
+from fallom._packing import Packing
 from fallom._patience import Patience
 from fallom._snapshot.reader import SnapshotReader
 from fallom._spool.frame import Kind, RecordError
@@ -39,11 +40,14 @@ from fallom._spool.room import Room
 from fallom._spool.segment import Destination
 from fallom._spool.writer import SpoolWriter
 from fallom._watch import FlusherWatch
+from fallom._whereabouts import Whereabouts
 from fallom._worker_resource import worker_resource
 
 __all__ = ["HOLDER", "Runtime", "current", "reset", "start"]
 
 LOOK_EVERY_NS = 1_000_000_000
+_EXPOSURES, _EXPOSURE = Destination.EXPOSURES, Kind.EXPOSURE  # a member of an enum costs 60 ns
+
 
 _logger = logging.getLogger("fallom")
 
@@ -56,8 +60,8 @@ class Runtime:
         self.settings = settings
         self.given_mask: Callable[[str], str] | None = None
         self.mask: Callable[[str], str] | None = None  # the same, but it does not raise
-        self._place: Place | None = None
-        self._place_tried_ns = 0
+        self.ids = Ids()
+        self._packing = Packing()
         self._forked = ProcessLock(threading.RLock)
         self._guard = ForkGuard(on_child=self.after_fork)
         self.snapshot = SnapshotReader(self._database, self._generation, self._guard.held)
@@ -69,11 +73,12 @@ class Runtime:
         )
         self._room = Room(settings.spool_bytes_max, settings.spool_segments_max)
         self.drops = Drops()
+        self.whereabouts = Whereabouts(settings, self.drops.warn, self._found)
         self._reset_for_process()
         self.assignments = Assignments()
 
     def _reset_for_process(self) -> None:
-        """Drop what must not cross a fork. Only then the pid says so."""
+        """Drop what must not cross a fork. Only then the mark says so."""
         self._look_lock = threading.Lock()
         self._looked_ns = 0
         self._watch = FlusherWatch(self.settings, self.drops.warn)
@@ -81,13 +86,13 @@ class Runtime:
         self.drops.forget()
         self._room.forget()
         self._writer.forget()
-        self._pid = os.getpid()
+        self._mark = new_mark()
 
     def after_fork(self) -> None:
         """Become the runtime of a forked child. Runs as a hook as well: no I/O that can block."""
-        if os.getpid() != self._pid:
+        if not self._mark[0]:
             with self._forked.current():  # of its threads one does it, and the others wait
-                if os.getpid() != self._pid:
+                if not self._mark[0]:
                     self._reset_for_process()
 
     # Recording.
@@ -99,70 +104,83 @@ class Runtime:
     def record_span(self, span: Span) -> None:
         """Put a span into the spool; it is in the kernel when this returns. Never raises.
 
-        A span of a session that is left out by sampling is counted instead; one without a session goes
-        by its trace.
+        A span of a session that is left out by sampling is counted instead.
         """
-        if not self._is_kept(span):
+        if not is_kept(span, self.settings.sample_rate):
             self.count_drop(Drop.SAMPLED)
             return
-        place = self._place
+        place = self.whereabouts.place
         if place is not None and self._room.is_near(place.page, time.monotonic_ns()):
             span = shed_content(span)
-        self._writer.end(span.span_id, self.record_values(Destination.TRACES, Kind.SPAN, span))
-
-    def _is_kept(self, span: Span) -> bool:
-        if self.settings.sample_rate >= 1.0:
-            return True
-        session_id = span.attributes.get("fallom.session_id", span.trace_id.hex())
-        return self.is_sampled(str(session_id))
+        self.record_values(Destination.TRACES, Kind.SPAN, span)
+        self._writer.end(span.span_id)
 
     def record_start(self, span: Span) -> None:
         """Leave word that a call began, for the case that this process dies in it. Never raises.
 
         Where it cannot be written, or its session is left out by sampling, only the word is missing.
         """
-        place, now_ns = self._place, time.monotonic_ns()
-        if place is None or self._room.is_near(place.page, now_ns) or not self._is_kept(span):
+        place, now_ns = self.whereabouts.place, time.monotonic_ns()
+        if place is None or self._room.is_near(place.page, now_ns):
+            return
+        if not is_kept(span, self.settings.sample_rate):
             return
         with contextlib.suppress(RecordError):
-            self._writer.start(span.span_id, packed(span), now_ns)
+            self._writer.start(span.span_id, self._packing.packed(span), now_ns)
 
-    def record_values(self, destination: Destination, kind: Kind, record: Any) -> bool:
-        """Put a record into the spool, cleaned and cut as far as it has to be; as ``record``."""
+    def record_values(
+        self,
+        destination: Destination,
+        kind: Kind,
+        record: Any,
+        fields_of: Callable[..., Any] | None = None,
+    ) -> None:
+        """Put a record into the spool, cleaned and cut as far as it has to be. Never raises.
+
+        Args:
+            destination: Whose segment.
+            kind: The frame's kind.
+            record: Of ``_core.span``.
+            fields_of: The record's class, where ``record`` is a plain tuple of its fields.
+        """
         try:
-            payload = packed(record)
+            payload = self._packing.packed(record, fields_of)
         except RecordError:
             self.count_drop(Drop.NOT_ENCODABLE)
-            return False
-        return self.record(destination, kind, payload)
+        else:
+            self.record(destination, kind, payload)
 
-    def record(self, destination: Destination, kind: Kind, payload: bytes) -> bool:
-        """Put a packed record into the spool; tell whether it is there. Never raises."""
+    def record(self, destination: Destination, kind: Kind, payload: bytes) -> None:
+        """Put a packed record into the spool. Never raises."""
         now_ns = time.monotonic_ns()
-        self.after_fork()
-        place = self._place or self._find_place(now_ns)
+        if not self._mark[0]:  # a fork made in C ran no hook
+            self.after_fork()
+        place = self.whereabouts.place or self.whereabouts.find(now_ns)
         if place is None:
             self.count_drop(Drop.NO_DIRECTORY)
-            return False
-        drop: Drop | None = Drop.QUOTA
-        if self._room.take(place.page, place.directory.spool, len(payload), now_ns):
+            return
+        page = place.page
+        if self._room.take(page, place.directory.spool, len(payload), now_ns):
             drop = self._writer.write_packed(destination, kind, payload, now_ns)
-        elif self.settings.spool_policy == "drop_oldest":
-            self._writer.let_go(destination)  # the flusher deletes nothing that has a writer
+        else:
+            drop = Drop.QUOTA
+            if self.settings.spool_policy == "drop_oldest":
+                self._writer.let_go(destination)  # the flusher deletes nothing that has a writer
         if drop is not None:
             self.count_drop(drop)
-            self.drops.hand_over(place.page, place.directory.root)
+            self.drops.hand_over(page, place.directory.root)
         # First the frame, then the look at the beat: a flusher that leaves does it the other way
         # round, so that whoever is later sees the other.
-        now_ns = time.monotonic_ns()
-        if not place.page.is_alive(now_ns) or now_ns - self._looked_ns >= LOOK_EVERY_NS:
-            self._look(now_ns)
-        return drop is None
+        # The time is that of before the write; whether a beat is stale does not hang on microseconds.
+        if now_ns - self._looked_ns >= LOOK_EVERY_NS or (
+            self._watch.starts_flushers and not page.is_alive(now_ns)
+        ):
+            self._look(time.monotonic_ns())
 
     def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
         """Record that a session got a model. Never raises."""
-        exposure = Exposure(config_key, version, session_id, model, time.time_ns())
-        self.record_values(Destination.EXPOSURES, Kind.EXPOSURE, exposure)
+        exposure = config_key, version, session_id, model, time.time_ns()
+        self.record_values(_EXPOSURES, _EXPOSURE, exposure, Exposure)
 
     def count_drop(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next look."""
@@ -197,9 +215,23 @@ class Runtime:
         if now_ns - self._looked_ns >= LOOK_EVERY_NS:
             self._look(now_ns)
 
+    def known_model(self, config_key: str, session_id: str) -> str | None:
+        """Give the model that a session got of a config, if nothing can have changed since.
+
+        None where it is not known, a new snapshot was published, or a look is due.
+        """
+        made = self.assignments.find(config_key, session_id)
+        if (
+            made is not None
+            and made.generation == self.whereabouts.words[GENERATION_WORD]
+            and time.monotonic_ns() - self._looked_ns < LOOK_EVERY_NS
+        ):
+            return made.model
+        return None
+
     def is_waiting_over(self, now_s: float) -> bool:
         """Tell whether a read need not wait (any more) for the first publish."""
-        if not self.snapshot.is_empty() or (self._place or self._find_place()) is None:
+        if not self.snapshot.is_empty() or (self.place or self.whereabouts.find()) is None:
             return True
         return self._patience.is_over(now_s)
 
@@ -219,21 +251,7 @@ class Runtime:
     @property
     def place(self) -> Place | None:
         """Where this process keeps its state; None while there is nowhere."""
-        return self._place
-
-    def open_place(self) -> Place:
-        """Find the place now.
-
-        Raises:
-            StateDirectoryError: No state directory can be used.
-        """
-        if self._place is None:
-            settings = self.settings
-            place = Place.find(settings.state_dir, settings.namespace, os.environ)
-            bytes_max = place.directory.spool_bytes_max(settings.spool_bytes_max)
-            self._room = Room(bytes_max, settings.spool_segments_max)
-            self._place = place
-        return self._place
+        return self.whereabouts.place
 
     def look(self) -> None:
         """Look now: at the place, for a flusher, and at what was dropped. Never raises."""
@@ -242,34 +260,10 @@ class Runtime:
     def seal(self) -> None:
         """Seal the segments of this process, and leave what it dropped in the page. Never raises."""
         self._writer.seal()
-        place = self._place
+        place = self.whereabouts.place
         if place is not None and self.drops.pending():
             with contextlib.suppress(OSError):  # they stay in this process, whose end is near
                 self.drops.pass_on(place.page, place.directory.root)
-
-    def try_open_place(self) -> None:
-        """Find the place now; a disk that is full for the moment is no reason to raise.
-
-        Raises:
-            StateDirectoryError: No state directory can be used: somebody has to mend that.
-        """
-        try:
-            self.open_place()
-        except OSError as error:  # of the control page: looked for again by later calls
-            if isinstance(error, StateDirectoryError):
-                raise
-            self.warn("records are dropped", str(error))
-
-    def _find_place(self, now_ns: int | None = None) -> Place | None:
-        now_ns = time.monotonic_ns() if now_ns is None else now_ns
-        if self._place_tried_ns and now_ns - self._place_tried_ns < LOOK_EVERY_NS:
-            return self._place
-        self._place_tried_ns = now_ns
-        try:
-            return self.open_place()
-        except OSError as error:
-            self.drops.warn("records are dropped", str(error))
-            return None
 
     def _look(self, now_ns: int) -> None:
         self.after_fork()
@@ -281,7 +275,7 @@ class Runtime:
             if is_due:
                 self._looked_ns = now_ns
                 self._check_place(now_ns)
-            place = self._place
+            place = self.whereabouts.place
             if place is None:
                 return
             if is_due:
@@ -296,29 +290,33 @@ class Runtime:
             look_lock.release()
 
     def _check_place(self, now_ns: int) -> None:
-        place = self._place
+        place = self.whereabouts.place
         if place is not None and not place.is_good():
             # Not closed: other threads may be reading the page. The descriptors go with the object.
             self._writer.abandon()
-            self._place = None
-            self._place_tried_ns = 0
-        if self._place is None:
-            self._find_place(now_ns)
+            self.whereabouts.leave()
+        if self.whereabouts.place is None:
+            self.whereabouts.find(now_ns)
+
+    def _found(self, place: Place) -> None:
+        bytes_max = place.directory.spool_bytes_max(self.settings.spool_bytes_max)
+        self._room = Room(bytes_max, self.settings.spool_segments_max)
 
     def _spool(self) -> File | None:
         """Give the spool directory; asked when a segment is opened, so often enough for this check."""
-        place = self._place
+        place = self.whereabouts.place
         if place is not None and place.directory.euid != os.geteuid():
             # Forked by root, then another user: gunicorn's --preload --user, say.
-            self._place, self._place_tried_ns = None, 0
-            place = self._find_place()
+            self.whereabouts.leave()
+            place = self.whereabouts.find()
         return place.directory.spool if place is not None else None
 
     def _database(self) -> Path | None:
-        return Path(self._place.directory.snapshot_path) if self._place is not None else None
+        place = self.whereabouts.place
+        return Path(place.directory.snapshot_path) if place is not None else None
 
     def _generation(self) -> int:
-        return self._place.page.generation() if self._place is not None else 0
+        return self.whereabouts.words[GENERATION_WORD]
 
 
 class _Holder:

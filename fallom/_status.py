@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from fallom._flusher.targets import target_hashes
-from fallom._host.control import Drop, unpack_version
+from fallom._host.control import Drop
 from fallom._host.place import Place
+from fallom._host.versions import unpack_version
 from fallom._runtime import Runtime
 from fallom._spool.segment import segment_names
 from fallom._spool.survey import marks_of

@@ -16,10 +16,11 @@ from fallom._active_span import (
 from fallom._context import CURRENT_SESSION, PromptTag, take_prompt_tag
 from fallom._core.span import AttributeValue, SessionContext, Span
 from fallom._runtime import current
-from fallom._session_attributes import assigned_attributes, session_attributes
+from fallom._session_attributes import session_attributes
 
 __all__ = ["ContextTracing", "SessionTracing", "context_attributes", "known_assignment"]
 
+_NONE: Mapping[str, AttributeValue] = {}
 _PROMPT_NAMES = ("fallom.prompt_", "gen_ai.prompt.")
 
 
@@ -123,13 +124,10 @@ def context_attributes() -> dict[str, AttributeValue]:
     return attributes
 
 
-def known_assignment(config_key: str, session_id: str) -> dict[str, AttributeValue]:
+def known_assignment(config_key: str, session_id: str) -> Mapping[str, AttributeValue]:
     """Give the attributes of the assignment that this process last made; none if it made none."""
-    assigned = current().assignments.find(config_key, session_id)
-    if assigned is None:
-        return {}
-    version, assignment = assigned
-    return assigned_attributes(version, assignment.index, assignment.reason)
+    made = current().assignments.find(config_key, session_id)
+    return _NONE if made is None else made.attributes
 
 
 def _prompt_attributes(tag: PromptTag) -> Mapping[str, AttributeValue]:

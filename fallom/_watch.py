@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from fallom._core.settings import Settings
 from fallom._flusher.spawn import FAILURES_BEFORE_WARNING, Started, ensure_flusher, last_log_line
-from fallom._host.control import pack_version
 from fallom._host.place import Place
+from fallom._host.versions import pack_version
 from fallom._version import __version__
 
 __all__ = ["FlusherWatch"]
@@ -21,6 +21,7 @@ class FlusherWatch:
     def __init__(self, settings: Settings, warn: Callable[[str, str], object]) -> None:
         """Start with nothing probed; ``warn`` takes what is wrong and what to do about it."""
         self._settings = settings
+        self.starts_flushers = settings.flusher == "process"
         self._warn = warn
         self._ensured_ns = 0
         self._handed_over = False
@@ -31,7 +32,7 @@ class FlusherWatch:
         A stale beat says that there is none; so does, sooner, the leader's lock, which is probed at
         every look that is due, the first one of a process included.
         """
-        if self._settings.flusher != "process":
+        if not self.starts_flushers:
             return
         is_alive = place.page.is_alive(now_ns)
         if (is_alive and not is_due) or now_ns - self._ensured_ns < AGAIN_NS:

@@ -30,7 +30,7 @@ class Explanation:
         session_id: The session that was asked about.
         model: The model; None where the config is not known and there is no fallback.
         index: The variant's index, from 0; None for a fallback.
-        bucket: The session's bucket, 0 to 999,999, the same for every config that has no salt.
+        bucket: The session's bucket, 0 to 999,999, the same for every config.
         reason: "individual_target", "rule:0" (the number of the targeting rule) or "weight"; for a
             fallback "fallback: no_snapshot", "fallback: config_not_found" or
             "fallback: version_not_found".
@@ -87,19 +87,31 @@ def get(
     """
     runtime = current()
     try:
+        if version is None:
+            model = runtime.known_model(config_key, session_id)
+            if model is not None:
+                return model
+        generation = (
+            runtime.snapshot.seen
+        )  # before the config is looked up: of it, or an earlier one
         config = runtime.snapshot.config(config_key, version)
         if config is None:
             config = _wait_for(runtime, config_key, version, bool(fallback))
         else:
             runtime.look_if_due()
         if config is not None:
-            model = config.models[choose(config, session_id, customer_id, context)]
-            made = config.key, config.version, session_id
-            if runtime.assignments.is_new(*made, model):
-                runtime.record_exposure(*made, model)
-                # Only now, so that a session whose model is asked for again pays nothing for it.
-                assigned = explain_assignment(config, session_id, customer_id, context)
-                runtime.assignments.remember(*made, assigned)
+            index = choose(config, session_id, customer_id, context)
+            model = config.models[index]
+            is_new = runtime.assignments.is_new(config, session_id, model)
+            if is_new:
+                runtime.record_exposure(config.key, config.version, session_id, model)
+            if config.targeting is not None:
+                if is_new:
+                    why = explain_assignment(config, session_id, customer_id, context).reason
+                    runtime.assignments.remember(config, session_id, index, why, -1)
+            elif is_new or version is None:
+                holds = generation if version is None else -1
+                runtime.assignments.remember(config, session_id, index, "weight", holds)
             return model
     except Exception as error:  # noqa: BLE001 - the edge guard of this call
         if not fallback:

@@ -5,9 +5,9 @@ Getting a prompt tags the next LLM call of the same context (thread or task) wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from fallom._arguments import check_text
 from fallom._context import CURRENT_PROMPT, PromptTag
@@ -25,8 +25,6 @@ __all__ = [
     "get_prompt_context",
     "init",
 ]
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -71,10 +69,16 @@ def get(
         Never for the network. Where no snapshot was ever published on this host, up to
         ``cold_start_timeout`` (1 s), once per process.
     """
-    check_text(prompt_key=prompt_key)
-    _check_variables(variables)
+    if type(prompt_key) is not str:
+        check_text(prompt_key=prompt_key)
+    if type(variables) is not dict:
+        _check_variables(variables)
     runtime = current()
-    prompt = _find(runtime, lambda: runtime.snapshot.prompt(prompt_key, version))
+    runtime.look_if_due()
+    prompt = runtime.snapshot.prompt(prompt_key, version)
+    if prompt is None and runtime.snapshot.is_empty():
+        wait_for_first_publish(runtime)
+        prompt = runtime.snapshot.prompt(prompt_key, version)
     if prompt is None:
         raise _not_found(runtime, "prompt", prompt_key, version)
     return _result(prompt, variables)
@@ -99,10 +103,16 @@ def get_ab(
     Blocks:
         As ``get``.
     """
-    check_text(ab_test_key=ab_test_key, session_id=session_id)
-    _check_variables(variables)
+    if type(ab_test_key) is not str or type(session_id) is not str:
+        check_text(ab_test_key=ab_test_key, session_id=session_id)
+    if type(variables) is not dict:
+        _check_variables(variables)
     runtime = current()
-    test = _find(runtime, lambda: runtime.snapshot.ab_test(ab_test_key))
+    runtime.look_if_due()
+    test = runtime.snapshot.ab_test(ab_test_key)
+    if test is None and runtime.snapshot.is_empty():
+        wait_for_first_publish(runtime)
+        test = runtime.snapshot.ab_test(ab_test_key)
     if test is None:
         raise _not_found(runtime, "prompt A/B test", ab_test_key, None)
     index = choose_prompt(test, session_id)
@@ -111,15 +121,6 @@ def get_ab(
     if prompt is None:
         raise _not_found(runtime, "prompt", variant.prompt_key, variant.prompt_version)
     return _result(prompt, variables, ab_test_key, index)
-
-
-def _find(runtime: Runtime, look_up: Callable[[], T | None]) -> T | None:
-    found = look_up()
-    runtime.look_if_due()
-    if found is None and runtime.snapshot.is_empty():
-        wait_for_first_publish(runtime)
-        found = look_up()
-    return found
 
 
 def _result(

@@ -21,7 +21,7 @@ LINES_MAX = 350
 # know each other. What is not named here is the face.
 RUNTIME = frozenset(
     "_runtime _assignments _patience _watch _drops _packing _waiting _flush _status _tracing "
-    "_import_watch _session_attributes _worker_resource _diversion _changed_settings".split()
+    "_import_watch _session_attributes _worker_resource _diversion _changed_settings _whereabouts".split()
 )
 LEVELS: list[dict[str, frozenset[str]]] = [
     {"integrations": frozenset({"integrations"})},
@@ -46,7 +46,10 @@ ROOM_OF = {part: room for rooms in LEVELS for room, parts in rooms.items() for p
 MAY_IMPORT = {"integrations": {"integrations", "core"}, "core": {"core"}}
 # They wrap what a server or a task queue calls, and keep the context of a request or task apart; the
 # public name takes the application alone, so that nobody could hand them a callable.
-CONTEXT_KEEPERS = {"fallom.integrations._request", "fallom.integrations.celery"}
+CONTEXT_KEEPERS = {
+    "fallom.integrations.asgi",
+    "fallom.integrations.wsgi",
+}
 FLUSHER_FOR_WORKERS = {
     "fallom._flusher.spawn",
     "fallom._flusher.election",
@@ -64,7 +67,6 @@ THIRD_PARTIES = {
     "fallom._flusher": ("requests", "urllib3", "filelock"),
     "fallom.integrations.opentelemetry": ("opentelemetry",),
     "fallom.integrations.langchain": ("langchain_core",),
-    "fallom.integrations.celery": ("celery",),
     "fallom._auto_instrument": ("opentelemetry",),
     "fallom.testing.pytest_plugin": ("pytest",),
     "fallom._folder": ("yaml",),
@@ -73,7 +75,6 @@ THIRD_PARTIES = {
         "starlette",
         "uvicorn",
         "yaml",
-        "jinja2",
         "google.protobuf",
         "opentelemetry.proto",
         "platformdirs",
@@ -315,7 +316,6 @@ PUBLIC = {
         "step",
     ],
     "fallom.integrations.asgi": ["FallomMiddleware"],
-    "fallom.integrations.celery": ["install"],
     "fallom.integrations.wsgi": ["FallomMiddleware"],
     "fallom.masks": ["api_keys", "compose", "data_urls", "email_addresses"],
     "fallom.opentelemetry": ["FallomSpanExporter", "FallomSpanProcessor"],

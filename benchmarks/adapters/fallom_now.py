@@ -23,7 +23,7 @@ def publish(payloads: dict[str, Any]) -> None:
         "prompts": Kind.PROMPT,
         "prompt_ab_tests": Kind.AB_TEST,
     }
-    place = _runtime.current().open_place()
+    place = _runtime.current().whereabouts.open()
     listings = [read_listing(kinds[name], {name: items}) for name, items in payloads.items()]
     place.page.set_generation(Publisher(Path(place.directory.snapshot_path)).publish(listings))
 
@@ -51,7 +51,7 @@ def written() -> dict[str, Any]:
     from fallom._spool.survey import count_left, marks_of
 
     runtime = _runtime.current()
-    spool, targets = runtime.open_place().directory.spool, target_hashes(runtime.settings)
+    spool, targets = runtime.whereabouts.open().directory.spool, target_hashes(runtime.settings)
     return {
         "written": count_left(spool, marks_of(spool, targets), targets),
         "dropped": fallom.status()["dropped"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["Recent", "RecentValues"]
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -34,24 +36,31 @@ class Recent:
         if len(self._newer) >= self._half:
             self._newer, self._older = set(), self._newer
 
+    def is_new(self, known: int) -> bool:
+        """Remember it, and tell whether it was not seen before, as far as is remembered."""
+        if known in self._newer or known in self._older:
+            return False
+        self.add(known)
+        return True
 
-class RecentValues(Generic[T]):
-    """Remembers a value by hash, in two generations as ``Recent`` does; the later value counts."""
+
+class RecentValues(Generic[K, T]):
+    """Remembers a value by key, in two generations as ``Recent`` does; the later value counts."""
 
     __slots__ = ("_half", "_newer", "_older")
 
     def __init__(self, remembered_max: int) -> None:
         """Start with nothing known; at most ``remembered_max`` values are ever held."""
         self._half = max(1, remembered_max // 2)
-        self._newer: dict[int, T] = {}
-        self._older: dict[int, T] = {}
+        self._newer: dict[K, T] = {}
+        self._older: dict[K, T] = {}
 
-    def find(self, known: int) -> T | None:
+    def find(self, known: K) -> T | None:
         """Give the value, None if there is none or it is forgotten."""
         found = self._newer.get(known)
         return self._older.get(known) if found is None else found
 
-    def remember(self, known: int, value: T) -> None:
+    def remember(self, known: K, value: T) -> None:
         """Remember it."""
         self._newer[known] = value
         if len(self._newer) >= self._half:

@@ -35,8 +35,9 @@ from fallom._flusher.on_disk import OnDisk
 from fallom._flusher.ship import Channel, Lane
 from fallom._flusher.syncing import SyncThread
 from fallom._flusher.targets import target_hashes
-from fallom._host.control import ControlPage, Drop, Tally, pack_version
+from fallom._host.control import ControlPage, Drop, Tally
 from fallom._host.directory import StateDirectory
+from fallom._host.versions import pack_version
 from fallom._spool.quota import (
     RELIEF,
     AgeLimit,

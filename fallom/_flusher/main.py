@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 from fallom._core.settings import Settings, settings_from_dict
 from fallom._flusher.election import Election, free_orphaned
-from fallom._host.control import ControlPage, pack_version, remove_asides
+from fallom._host.control import ControlPage, remove_asides
 from fallom._host.directory import StateDirectory, find_state_directory
+from fallom._host.versions import pack_version
 from fallom._version import __version__
 
 __all__ = ["run_external", "run_spawned"]

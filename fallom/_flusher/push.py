@@ -17,9 +17,10 @@ from fallom._core.errors import ConfigurationError
 from fallom._core.settings import Settings
 from fallom._flusher.election import Election, free_orphaned
 from fallom._flusher.targets import target_hashes
-from fallom._host.control import ControlPage, pack_version
+from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
 from fallom._host.files import UnsafeFileError, open_file
+from fallom._host.versions import pack_version
 from fallom._spool.segment import (
     Destination,
     read_accepted,

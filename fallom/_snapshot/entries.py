@@ -5,14 +5,13 @@ its name can be the hash of them. Its first element is the format, 1; its second
 
 | kind | the array |
 | --- | --- |
-| 1 config | ``[1, 1, key, version, [[model, weight], ...], targeting, salt]`` |
+| 1 config | ``[1, 1, key, version, [[model, weight], ...], targeting]`` |
 | 2 prompt | ``[1, 2, key, version, system, user]`` |
-| 3 A/B test | ``[1, 3, key, version, [[prompt key, prompt version or nil, weight], ...], salt]`` |
+| 3 A/B test | ``[1, 3, key, version, [[prompt key, prompt version or nil, weight], ...]]`` |
 
 Weights are 64-bit floats. Targeting is nil or ``[targets, rules]``: a target is ``[field, value, variant
 index]``, a rule ``[conditions, variant index]``, a condition ``[field, operator, value]``. Values are
-JSON; their objects have sorted keys. The salt is left out where there is none. Text is UTF-8, lone
-surrogates as three bytes each.
+JSON; their objects have sorted keys. Text is UTF-8, lone surrogates as three bytes each.
 
 Worked example, an A/B test "t" version 2 with one variant, prompt "p", its current version, weight 1:
 ``95 01 03 a1 74 02 91 93 a1 70 c0 cb 3f f0 00 00 00 00 00 00``.
@@ -36,7 +35,6 @@ from fallom._core.assignment import (
     CompiledConfig,
     CompiledTest,
     PromptVariant,
-    compile_salt,
     compile_thresholds,
 )
 from fallom._core.errors import PayloadError
@@ -46,7 +44,6 @@ from fallom._core.template import CompiledPrompt, compile_template
 __all__ = [
     "ENTRY_BYTES_MAX",
     "KEY_CHARS_MAX",
-    "SALT_CHARS_MAX",
     "VERSION_MAX",
     "AbTestRecord",
     "Compiled",
@@ -64,7 +61,6 @@ __all__ = [
 
 ENTRY_BYTES_MAX = 8 << 20  # guess: longer than any model's context; bounds what a reader loads
 KEY_CHARS_MAX = 1024  # of keys and models; guess
-SALT_CHARS_MAX = 200  # guess: a key and a date
 VERSION_MAX = (1 << 63) - 1  # OTLP's integers
 VALUE_DEPTH_MAX = (
     16  # of a targeting value; guess: a value that is compared is rarely nested at all
@@ -88,7 +84,6 @@ class ConfigRecord(NamedTuple):
     version: int
     variants: Sequence[tuple[str, float]]  # (model, weight)
     targeting: tuple[Sequence[Any], Sequence[Any]] | None  # (targets, rules)
-    salt: str = ""
 
 
 class PromptRecord(NamedTuple):
@@ -106,7 +101,6 @@ class AbTestRecord(NamedTuple):
     key: str
     version: int
     variants: Sequence[tuple[str, int | None, float]]  # (prompt key, prompt version, weight)
-    salt: str = ""
 
 
 Record: TypeAlias = "ConfigRecord | PromptRecord | AbTestRecord"
@@ -142,11 +136,8 @@ def encode_entry(record: Record) -> Entry:
         PayloadError: It is too long, or holds what msgpack cannot (an integer beyond 64 bits).
     """
     kind = _KINDS[type(record)]
-    fields: tuple[Any, ...] = record
-    if not isinstance(record, PromptRecord) and not record.salt:
-        fields = record[:-1]  # the bytes, and so the name, are those of before there were salts
     try:
-        data: bytes = msgpack.packb((_FORMAT, int(kind), *fields), unicode_errors="surrogatepass")
+        data: bytes = msgpack.packb((_FORMAT, int(kind), *record), unicode_errors="surrogatepass")
     except (ValueError, OverflowError) as error:
         raise PayloadError(
             f"a value cannot be stored ({error}); expected JSON with integers of at most 64 bits."
@@ -196,7 +187,7 @@ def canonical_value(value: Any, depth: int = 0) -> Any:
 
 
 def _decode_config(fields: list[Any]) -> CompiledConfig:
-    key, version, variants, targeting, salt = _exactly(_with_salt(fields, 4), 5)
+    key, version, variants, targeting = _exactly(fields, 4)
     models: list[str] = []
     weights: list[float] = []
     for variant in _rows(variants, 2, "variants"):
@@ -208,7 +199,6 @@ def _decode_config(fields: list[Any]) -> CompiledConfig:
         tuple(models),
         compile_thresholds(weights),
         None if targeting is None else _decode_targeting(targeting),
-        _salt(salt),
     )
 
 
@@ -238,7 +228,7 @@ def _decode_prompt(fields: list[Any]) -> CompiledPrompt:
 
 
 def _decode_test(fields: list[Any]) -> CompiledTest:
-    key, version, variants, salt = _exactly(_with_salt(fields, 3), 4)
+    key, version, variants = _exactly(fields, 3)
     found: list[PromptVariant] = []
     weights: list[float] = []
     for prompt_key, prompt_version, weight in _rows(variants, 3, "variants"):
@@ -246,11 +236,7 @@ def _decode_test(fields: list[Any]) -> CompiledTest:
         found.append(PromptVariant(_text(prompt_key, "prompt key"), pinned))
         weights.append(_weight(weight))
     return CompiledTest(
-        _text(key, "key"),
-        _version(version),
-        tuple(found),
-        compile_thresholds(weights),
-        _salt(salt),
+        _text(key, "key"), _version(version), tuple(found), compile_thresholds(weights)
     )
 
 
@@ -271,10 +257,6 @@ def _exactly(fields: Any, count: int) -> list[Any]:
     return fields
 
 
-def _with_salt(fields: list[Any], count_without: int) -> list[Any]:
-    return [*fields, ""] if len(fields) == count_without else fields
-
-
 def _rows(rows: Any, width: int, name: str, empty: bool = False) -> list[list[Any]]:
     if type(rows) is not list or not (rows or empty):
         _refuse(f"an entry without {name}")
@@ -287,13 +269,6 @@ def _text(value: Any, name: str) -> str:
     if type(value) is not str:
         _refuse(f"an entry whose {name} is not text")
     return value
-
-
-def _salt(value: Any) -> bytes:
-    try:
-        return compile_salt(_text(value, "salt"))
-    except UnicodeEncodeError:
-        _refuse("a salt that is not valid Unicode")
 
 
 def _value(value: Any) -> None:

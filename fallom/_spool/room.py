@@ -8,7 +8,7 @@ smaller the allowance: eight workers at full speed passed it by 11 %.
 
 from __future__ import annotations
 
-from fallom._host.control import ControlPage
+from fallom._host.control import PRESSURE_WORD, ControlPage
 from fallom._host.files import File
 from fallom._spool.quota import NEAR, Pressure, usage_of
 
@@ -63,7 +63,8 @@ class Room:
         Returns:
             Whether there is room; a spool that cannot be counted has some, the write will tell.
         """
-        if page.pressure() == Pressure.REFUSE and page.is_alive(now_ns):
+        pressure = page.words[PRESSURE_WORD]
+        if pressure and pressure == Pressure.REFUSE and page.is_alive(now_ns):
             self._left = 0
             return False
         if size <= self._left:
@@ -87,7 +88,7 @@ class Room:
 
     def is_near(self, page: ControlPage, now_ns: int) -> bool:
         """Tell whether the spool is near its limit, so that bodies of messages should be left out."""
-        if page.pressure() != Pressure.FINE and page.is_alive(now_ns):
+        if page.words[PRESSURE_WORD] and page.is_alive(now_ns):  # other than ``Pressure.FINE``
             return True
         return self._is_near
 

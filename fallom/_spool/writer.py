@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -19,43 +18,25 @@ from typing import Any
 
 from fallom._host.control import Drop
 from fallom._host.files import File
-from fallom._host.forks import ProcessLock
+from fallom._host.forks import ProcessLock, new_mark
 from fallom._spool.frame import (
+    RECORD_BYTES_MAX,
     FrameTooLargeError,
     Kind,
     RecordError,
     encode_frame,
     pack,
 )
-from fallom._spool.segment import (
-    Destination,
-    SegmentName,
-    create_segment,
-    seal,
-    segment_names,
-    try_take_over,
-)
+from fallom._spool.opening import OpenSegment, open_segment
+from fallom._spool.segment import Destination, seal
 
 __all__ = ["SpoolWriter"]
 
 RETRY_AFTER_NS = 1_000_000_000  # a disk that refused is asked again after a second
 STARTS_MAX = 256  # calls in flight that are repeated at rotation, in one write below 1 MiB
 START_BYTES_MAX = 3 << 10  # a session with metadata of kilobytes has no word of its calls
-_TAKE_OVER_TRIES = 8  # of segments without an owner; more are the flusher's to empty
-_ABOUT_THE_FILE = (errno.EBADF, errno.EFBIG)  # the host closed it, or limits its size: take another
-
-
-class _Open:
-    """An open segment of this process."""
-
-    __slots__ = ("checked_ns", "file", "name", "seed", "size")
-
-    def __init__(self, name: SegmentName, file: File) -> None:
-        self.name = name
-        self.file = file
-        self.seed = name.seed
-        self.size = file.size()
-        self.checked_ns = 0
+# The host closed it, or has a socket by its number now, or limits its size: take another.
+_ABOUT_THE_FILE = (errno.EBADF, errno.ESPIPE, errno.EFBIG)
 
 
 class SpoolWriter:
@@ -83,13 +64,13 @@ class SpoolWriter:
         self._bytes_max = segment_bytes_max
         self._may_open = may_open
         self._syncs = fsync == "always"
-        self._open: dict[Destination, _Open] = {}
+        self._open: dict[Destination, OpenSegment] = {}
         self._refused: dict[Destination, tuple[int, Drop]] = {}  # when, and why
         # Re-entrant: a signal handler may record while its thread is recording.
         self._lock = threading.RLock()
         self._is_writing = False
         self._forked = ProcessLock(threading.RLock)
-        self._pid = os.getpid()
+        self._mark = new_mark()
         self._starts: dict[bytes, bytes] = {}  # of calls in flight, by span id
 
     def write(self, destination: Destination, kind: Kind, record: Any, now_ns: int) -> Drop | None:
@@ -114,6 +95,60 @@ class SpoolWriter:
         self, destination: Destination, kind: Kind, payload: bytes, now_ns: int
     ) -> Drop | None:
         """Put one packed record into the spool; as ``write``."""
+        if not self._mark[0]:  # a fork made in C ran no hook
+            self.forget()
+        segment = self._open.get(destination)
+        if segment is None or len(payload) > RECORD_BYTES_MAX:
+            return self._write_anywhere(destination, kind, payload, now_ns)
+        frame = encode_frame(kind, payload, segment.seed)  # not under the lock
+        with self._lock:
+            # Nearly always: an open segment that may grow, looked at within the last second, and nobody
+            # interrupted. What is otherwise, or goes wrong, is for the long way.
+            if (
+                segment.size < self._bytes_max
+                and segment.checked_ns <= now_ns < segment.checked_ns + RETRY_AFTER_NS
+                and not (self._is_writing or self._refused or self._syncs)
+                and self._open.get(destination) is segment
+            ):
+                self._is_writing = True
+                try:
+                    written = self._append(segment, frame)
+                except OSError as error:
+                    return self._refuse(destination, _reason(error), now_ns)
+                finally:
+                    self._is_writing = False
+                if written == len(frame):
+                    segment.size += written
+                    return None
+                if written:
+                    self._leave(destination, sealed=True)  # see ``_put``
+                    return Drop.DISK
+        return self._write_anywhere(destination, kind, payload, now_ns)
+
+    def _append(self, segment: OpenSegment, frame: bytes) -> int:
+        """Append to a segment if its number still is its file's; give how much the system took.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        fd = segment.file.fd
+        try:
+            # ``File.is_at``, spelled out; see ``_is_good``.
+            return os.write(fd, frame) if os.lseek(fd, 0, os.SEEK_CUR) == segment.size else 0
+        except OSError as error:
+            if error.errno in _ABOUT_THE_FILE:
+                return 0
+            raise
+
+    def _refuse(self, destination: Destination, drop: Drop, now_ns: int) -> Drop:
+        """Ask the disk no more for a second."""
+        self._refused[destination] = now_ns, drop
+        return drop
+
+    def _write_anywhere(
+        self, destination: Destination, kind: Kind, payload: bytes, now_ns: int
+    ) -> Drop | None:
+        """Put a record into the segment, opening or renewing it as needed."""
         with self._current_lock():
             refused = self._refused.get(destination)
             if refused is not None and 0 <= now_ns - refused[0] < RETRY_AFTER_NS:
@@ -129,7 +164,9 @@ class SpoolWriter:
             finally:
                 self._is_writing = is_nested
             if drop in (Drop.DISK, Drop.NO_DESCRIPTOR, Drop.QUOTA):
-                self._refused[destination] = now_ns, drop
+                self._refuse(destination, drop, now_ns)
+            else:
+                self._refused.pop(destination, None)
             return drop
 
     def start(self, span_id: bytes, payload: bytes, now_ns: int) -> None:
@@ -141,19 +178,13 @@ class SpoolWriter:
         if len(payload) > START_BYTES_MAX:
             return
         with self._current_lock():
-            if len(self._starts) >= STARTS_MAX:
-                return
-            self._starts[span_id] = payload
+            if len(self._starts) < STARTS_MAX:
+                self._starts[span_id] = payload
         self.write_packed(Destination.TRACES, Kind.START, payload, now_ns)
 
-    def end(self, span_id: bytes, is_recorded: bool) -> None:
-        """Take it that the call ended; its span, where it was recorded, is the tombstone of its start.
-
-        Where it was not, the segment is sealed, which takes no room on the disk: it was left by a
-        living writer then, and of its calls nothing is said that the next segment does not repeat.
-        """
-        if self._starts.pop(span_id, None) is not None and not is_recorded:
-            self.let_go(Destination.TRACES)
+    def end(self, span_id: bytes) -> None:
+        """Take it that the call has its span, which is the tombstone of its start."""
+        self._starts.pop(span_id, None)
 
     def hold(self, destination: Destination, now_ns: int) -> None:
         """Have a segment open, and so be a living writer, without recording anything."""
@@ -176,10 +207,10 @@ class SpoolWriter:
     def forget(self) -> None:
         """Close inherited descriptors in a forked child; the locks stay the parent's.
 
-        Of several threads of the child one does it and the others wait: it is done when the pid says so.
+        Of several threads of the child one does it and the others wait: it is done when the mark says so.
         """
         with self._forked.current():
-            if self._pid == os.getpid():
+            if self._mark[0]:
                 return
             self._is_writing = False
             self._refused.clear()
@@ -188,7 +219,7 @@ class SpoolWriter:
                 segment.file.close()
             self._open.clear()
             self._lock = threading.RLock()  # another thread of the parent may have held it
-            self._pid = os.getpid()
+            self._mark = new_mark()
 
     def abandon(self) -> None:
         """Close the segments without sealing them: their directory is not ours any more."""
@@ -198,7 +229,7 @@ class SpoolWriter:
                 self._leave(destination, sealed=False)
 
     def _current_lock(self) -> AbstractContextManager[bool]:
-        if os.getpid() != self._pid:  # a fork made in C ran no hook
+        if not self._mark[0]:  # a fork made in C ran no hook
             self.forget()
         return self._lock
 
@@ -240,7 +271,9 @@ class SpoolWriter:
         segment.size += written
         return None
 
-    def _segment(self, destination: Destination, now_ns: int, is_nested: bool) -> _Open | Drop:
+    def _segment(
+        self, destination: Destination, now_ns: int, is_nested: bool
+    ) -> OpenSegment | Drop:
         """Give the open segment, making or renewing it as needed; or why there is none."""
         segment = self._open.get(destination)
         if segment is not None and is_nested:
@@ -257,7 +290,11 @@ class SpoolWriter:
                 return Drop.NO_DIRECTORY
             if not self._may_open():
                 return Drop.QUOTA
-            segment = self._begin(spool, destination, now_ns)
+            starts = self._starts.values() if destination is Destination.TRACES else ()
+            segment = open_segment(
+                spool, destination, self._resource(), tuple(starts), self._bytes_max, self._syncs
+            )
+            segment.checked_ns = now_ns
             # A signal handler may have recorded, and so begun one, while this one was begun.
             known = self._open.setdefault(destination, segment)
             if known is not segment:
@@ -265,7 +302,7 @@ class SpoolWriter:
             segment = known
         return segment
 
-    def _is_good(self, segment: _Open, now_ns: int) -> bool:
+    def _is_good(self, segment: OpenSegment, now_ns: int) -> bool:
         """Tell whether a segment still is what its number leads to.
 
         A host that daemonises closes our number and may get it for a file of its own. The position
@@ -278,45 +315,6 @@ class SpoolWriter:
             return True
         segment.checked_ns = now_ns
         return segment.file.is_intact()
-
-    def _begin(self, spool: File, destination: Destination, now_ns: int) -> _Open:
-        """Take over or make a segment, with a header frame of ours before any record.
-
-        Raises:
-            OSError: The disk refuses; what was begun has no owner, and the next one takes it over.
-        """
-        resource = pack(dict(self._resource()))
-        segment = self._take_over(spool, destination)
-        if segment is None:
-            segment = _Open(*create_segment(spool, destination))
-            if self._syncs:
-                os.fsync(spool.fd)  # or the file's name may not survive what its content does
-        header = encode_frame(Kind.HEADER, resource, segment.seed)
-        if destination is Destination.TRACES:
-            starts = [encode_frame(Kind.START, s, segment.seed) for s in self._starts.values()]
-            header = b"".join((header, *starts))
-        try:
-            if os.write(segment.file.fd, header) != len(header):
-                raise OSError(errno.ENOSPC, "no space left for the header of a segment")
-        except OSError:
-            segment.file.close()
-            raise
-        segment.size += len(header)
-        segment.checked_ns = now_ns
-        return segment
-
-    def _take_over(self, spool: File, destination: Destination) -> _Open | None:
-        live = [
-            name
-            for name in segment_names(spool)
-            if name.destination == destination and not name.is_sealed
-        ]
-        random.shuffle(live)  # sixteen workers that start at once should not all try the same
-        for name in live[:_TAKE_OVER_TRIES]:
-            file = try_take_over(spool, name, self._bytes_max)
-            if file is not None:
-                return _Open(name, file)
-        return None
 
     def _leave(self, destination: Destination, sealed: bool) -> None:
         segment = self._open.pop(destination, None)

@@ -209,7 +209,7 @@ def capture(
         with diverted(lambda settings: _settings(settings, directory, changes)):
             CURRENT_SESSION.set(None)
             CURRENT_PROMPT.set(None)
-            captured = Capture(current().open_place())
+            captured = Capture(current().whereabouts.open())
             captured.publish(models or {}, prompts or {}, ab_tests or {})
             yield captured
     finally:

@@ -11,7 +11,7 @@ from fallom._active_span import active_span
 from fallom._arguments import check_text
 from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
-from fallom._core.span import AttributeValue, Metrics, SessionContext, new_span_id, new_trace_id
+from fallom._core.span import AttributeValue, Metrics, SessionContext
 from fallom._runtime import current
 from fallom._spool.frame import Kind
 from fallom._spool.segment import Destination
@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_METRICS, _METRICS_KIND = Destination.METRICS, Kind.METRICS  # a member of an enum costs 60 ns
 
 
 def set_session(
@@ -94,7 +96,7 @@ def span(
     Blocks:
         For one write to a file.
     """
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         raise TypeError(f"data must be a mapping of names to values, not {type(data).__name__}")
     session = CURRENT_SESSION.get()
     if config_key is None or session_id is None:
@@ -105,20 +107,23 @@ def span(
             )
         config_key = config_key or session.config_key
         session_id = session_id or session.session_id
-    check_text(config_key=config_key, session_id=session_id)
-    is_same = session is not None and session.session_id == session_id
-    attributes = context_attributes() if is_same else known_assignment(config_key, session_id)
+    if type(config_key) is not str or type(session_id) is not str:
+        check_text(config_key=config_key, session_id=session_id)
+    attributes: Mapping[str, AttributeValue]
+    if session is not None and session.session_id == session_id:
+        attributes = context_attributes()
+    else:
+        attributes = known_assignment(config_key, session_id)
+    runtime = current()
+    trace_id, span_id = runtime.ids.new()
     parent = active_span()
-    metrics = Metrics(
-        parent[0] if parent is not None else new_trace_id(),
-        new_span_id(),
-        time.time_ns(),
-        config_key,
-        session_id,
-        attributes,
-        dict(data),
-    )
-    current().record_values(Destination.METRICS, Kind.METRICS, metrics)
+    if parent is not None:
+        trace_id = parent[0]
+    if type(data) is not dict:
+        data = dict(data)
+    now_ns = time.time_ns()
+    metrics = trace_id, span_id, now_ns, config_key, session_id, attributes, data
+    runtime.record_values(_METRICS, _METRICS_KIND, metrics, Metrics)
 
 
 def step(

@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from fallom._core.limits import CONTENT, SHED_MARK, clean_value, cut_record, shed_content
 from fallom._core.span import Event, Metrics, Span, metrics_of, span_of
 from fallom._flusher.otlp import TraceEncoder, metrics_span
-from fallom._packing import packed
-from fallom._spool.frame import RECORD_BYTES_MAX, decode_record
+from fallom._packing import Packing
+from fallom._spool.frame import RECORD_BYTES_MAX, decode_record, pack
 from fallom.dev.otlp import decode_request, span_attributes
+
+packed = Packing().packed
 
 
 class Model(BaseModel):
@@ -201,3 +203,37 @@ def test_shedding_takes_bodies_and_leaves_all_else() -> None:
     assert shed.events[0].attributes == {"kept": 1}
     bare = span(kept)
     assert shed_content(bare) is bare
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
+    ["\ud800", "half \udfff"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-(1 << 63), (1 << 63) - 1) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=12))
+def test_a_record_is_packed_to_the_same_bytes_whichever_packer_takes_it(data: Any) -> None:
+    fields = (b"t" * 16, b"s" * 8, 1, "app", "session", {"a": "b"}, data)
+    assert packed(fields, Metrics) == packed(Metrics(*fields)) == pack(Metrics(*fields))
+
+
+def test_a_packer_whose_record_failed_is_not_used_again() -> None:
+    packing = Packing()
+    fields = (b"t" * 16, b"s" * 8, 1, "app", "session", {})
+    whole = packing.packed((*fields, {"a": 1}), Metrics)
+    assert b"<object object" in packing.packed((*fields, {"a": object()}), Metrics)
+    assert packing.packed((*fields, {"a": 1}), Metrics) == whole
+
+
+def test_a_record_may_be_packed_while_another_one_is() -> None:
+    class Meddling(dict[str, Any]):
+        def items(self) -> Any:
+            packed((b"t" * 16, b"s" * 8, 1, "app", "inner", {}, {}), Metrics)
+            return super().items()
+
+    outer = (b"t" * 16, b"s" * 8, 1, "app", "outer", {}, Meddling(a=1))
+    assert decode_record(packed(outer, Metrics))[4:] == ["outer", {}, {"a": 1}]

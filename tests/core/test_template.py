@@ -111,3 +111,31 @@ def test_variables_that_are_no_mapping_leave_the_template_as_it_is() -> None:
 def test_text_that_almost_is_a_placeholder_costs_linear_time() -> None:
     text = "{{" + " " * 200_000 + "a" * 200_000
     assert compile_template(text).names == ()
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@given(
+    st.lists(st.sampled_from("{{a}} {{ b }} {{ü}} {{missing}} %(a)s %s % %% text { }}".split())),
+    st.dictionaries(
+        st.sampled_from("a b ü c".split()),
+        st.none() | st.text() | st.integers() | st.tuples(st.text()) | st.builds(Unspeakable),
+    ),
+)
+def test_the_step_that_fills_all_gives_what_filling_one_by_one_gives(
+    words: list[str], variables: dict[str, Any]
+) -> None:
+    template = compile_template("".join(words))
+    expected = template.render_by_pieces(variables) if variables else template.text
+    assert template.render(variables) == expected
+
+
+def test_a_mapping_that_makes_up_its_values_is_not_asked_for_more_than_it_has() -> None:
+    class Inventive(dict[str, str]):
+        def __missing__(self, name: str) -> str:
+            raise AssertionError(name)
+
+    assert compile_template("{{a}} {{b}}").render(Inventive(a="1")) == "1 {{b}}"

@@ -22,11 +22,10 @@ from fallom._host.control import (
     ControlPage,
     Drop,
     Tally,
-    pack_version,
     remove_asides,
-    unpack_version,
 )
 from fallom._host.files import File, UnsafeFileError, open_file
+from fallom._host.versions import pack_version, unpack_version
 from tests.support.processes import at_once, in_child
 
 U64_MAX = (1 << 64) - 1

@@ -14,7 +14,7 @@ import pytest
 
 import fallom
 from fallom import _runtime, trace
-from fallom._host.control import unpack_version
+from fallom._host.versions import unpack_version
 from fallom._version import __version__
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import flusher_pids, wait_for

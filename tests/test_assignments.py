@@ -1,0 +1,110 @@
+"""What a process remembers of its assignments: it never says anything else than the long way would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fallom
+from fallom import models
+from fallom._core.errors import PayloadError
+from fallom._runtime import current
+from fallom._snapshot.entries import Kind
+from fallom._snapshot.publish import Publisher
+from fallom._snapshot.schema import read_listing
+
+
+@pytest.fixture(autouse=True)
+def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("FALLOM_BASE_URL", "http://127.0.0.1:9")
+    fallom.init(state_dir=tmp_path, flusher="external")
+    yield
+    fallom.shutdown()
+
+
+def publish(version: int, model: str, targeting: Any = None) -> None:
+    """Publish a config that gives everyone one model."""
+    config = {"key": "app", "version": version, "targeting": targeting}
+    listing = read_listing(
+        Kind.CONFIG, {"configs": [{**config, "variants": [{"model": model, "weight": 100}]}]}
+    )
+    place = current().whereabouts.open()
+    generation = Publisher(Path(place.directory.snapshot_path)).publish([listing])
+    place.page.set_generation(generation)
+
+
+def get_twice() -> str:
+    """Ask as often as it takes: the call that reads a new snapshot does not count as of it yet."""
+    assert models.get("app", "s") == models.get("app", "s")
+    return models.get("app", "s")
+
+
+def known() -> str | None:
+    return current().known_model("app", "s")
+
+
+def test_a_session_that_was_asked_about_is_answered_from_memory() -> None:
+    publish(1, "one")
+    assert known() is None
+    assert get_twice() == "one"
+    assert known() == "one"
+    assert models.get("app", "s", customer_id="c", context={"plan": "free"}) == "one"
+    assert current().known_model("app", "another") is None
+    assert current().known_model("other", "s") is None
+
+
+def test_a_new_snapshot_counts_from_the_next_call_on() -> None:
+    publish(1, "one")
+    for version, model in ((2, "two"), (3, "three")):
+        get_twice()
+        publish(version, model)
+        assert known() is None
+        assert get_twice() == model
+        assert known() == model
+
+
+def test_a_snapshot_that_cannot_be_read_yet_is_not_taken_for_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(1, "one")
+    get_twice()
+    with monkeypatch.context() as patched:
+        patched.setattr("fallom._snapshot.reader.decode_manifest", _refuse)
+        publish(2, "two")
+        assert get_twice() == "one"
+        assert known() is None
+    current().snapshot._retry_at_s = 0.0  # instead of a second's wait
+    assert models.get("app", "s") == "two"
+
+
+def test_what_targeting_decides_is_not_remembered_as_the_sessions() -> None:
+    target = {"field": "customerId", "value": "c", "variantIndex": 0}
+    publish(1, "one", {"individualTargets": [target], "rules": []})
+    for _ in range(2):
+        assert models.get("app", "s", customer_id="c") == "one"
+    assert known() is None
+
+
+def test_a_pinned_version_is_not_remembered_as_the_sessions() -> None:
+    publish(1, "one")
+    publish(2, "two")
+    assert models.get("app", "s", version=1) == "one"
+    assert known() is None
+    assert get_twice() == "two"
+    assert models.get("app", "s", version=1) == "one"
+    assert get_twice() == "two"
+
+
+def test_what_is_no_text_has_no_model_in_memory() -> None:
+    publish(1, "one")
+    get_twice()
+    for key, session_id in ((["app"], "s"), ("app", ["s"]), ("app", 1)):
+        with pytest.raises(TypeError):
+            models.get(key, session_id)  # type: ignore[arg-type]
+
+
+def _refuse(data: bytes) -> Any:
+    raise PayloadError("not now")
