@@ -56,11 +56,12 @@ def main() -> None:
     url = f"http://127.0.0.1:{server.server_port}"
     os.environ["FALLOM_LINGER"] = "0.5"
     fallom.init(api_key="key", traces_url=url, configs_url=url, prompts_url=url)
+    assert fallom.wait_until_ready(timeout=60)
     assert models.get("agent", "session-1") == "gpt-4o"
     with fallom.session("agent", "session-1"), trace.step("plan", kind="agent"):
         pass
     trace.span({"score": 0.5}, "agent", "session-1")
-    assert fallom.flush(timeout=30) == 0
+    assert fallom.flush(timeout=60) == 0
     assert b"invoke_agent plan" in Server.posted["/v1/traces"]
     assert b"session-1" in Server.posted["/sessions"]
     with capture(models={"agent": "claude"}) as captured:
