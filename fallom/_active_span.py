@@ -52,8 +52,8 @@ class Replaced(NamedTuple):
     """What was active in a context before a span of elsewhere was."""
 
     ours: Parent | None
-    theirs: Any  # OpenTelemetry's context before, None if it was left as it was
-    put: Any  # and the one put there instead
+    theirs: Any  # OpenTelemetry's context, None where it was not loaded
+    put: Any  # the one that was put there instead, None if it was left as it was
 
 
 _ours: ContextVar[Parent | None] = ContextVar("fallom_active_span", default=None)
@@ -166,12 +166,11 @@ def take_parent(parent: Parent | None, is_remote: bool) -> Replaced:
         parent: That span; None for none at all.
         is_remote: Whether it is of another process.
     """
-    before = Replaced(_ours.get(), None, None)
+    before = keep_parent()
     _ours.set(parent)
     api, otel = _loaded()
     if api is None:
         return before
-    theirs = _without_remains(otel)
     span = _current()
     if parent is None:
         if span is None:
@@ -182,29 +181,33 @@ def take_parent(parent: Parent | None, is_remote: bool) -> Replaced:
     else:
         put = api.set_span_in_context(api.NonRecordingSpan(_span_context(api, parent, is_remote)))
     otel.attach(put)
-    return before._replace(theirs=theirs, put=put)
+    return before._replace(put=put)
 
 
 def keep_parent() -> Replaced:
     """Leave active what is, for ``give_back`` to make it so again."""
     _, otel = _loaded()
-    if otel is not None:
-        _without_remains(otel)
-    return Replaced(_ours.get(), None, None)
+    return Replaced(_ours.get(), None if otel is None else _without_remains(otel), None)
 
 
 def give_back(replaced: Replaced) -> None:
-    """Make active what was.
+    """Make active what was, whatever of ours was left active since.
 
     Values are set, where a token would raise in another thread than its own. Of OpenTelemetry's context
-    only what was put there is taken away: somebody who came between may have taken it away himself.
+    only what is ours is taken away: what others attached is theirs to detach.
     """
+    ours = _ours.get()
     _ours.set(replaced.ours)
+    if replaced.theirs is None:
+        return
+    _, otel = _loaded()
+    span = _current()
+    context = None if span is None else span.get_span_context()
+    is_ours = ours is not None and context is not None and _span_id(context) == ours.span_id
+    if is_ours or (replaced.put is not None and otel.get_current() is replaced.put):
+        otel.attach(replaced.theirs)
     if replaced.put is not None:
-        _, otel = _loaded()
         _taken_away.set(replaced.put)
-        if otel.get_current() is replaced.put:
-            otel.attach(replaced.theirs)
 
 
 def _without_remains(otel: Any) -> Any:

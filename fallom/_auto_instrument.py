@@ -1,4 +1,7 @@
-"""OpenTelemetry instrumentations of LLM clients that are installed: found cheaply, used when due.
+"""What ``init`` does with other libraries by itself: found cheaply, used when they are imported.
+
+OpenTelemetry instrumentations of LLM clients are used where they are installed, and Celery is told to carry
+the context of a task.
 
 ``init`` pays for one listing of each directory on the path, and only a process that imports such a
 client pays for the SDK: the instrumentation waits for the client's first import.
@@ -21,7 +24,7 @@ from typing import Any, NamedTuple
 from fallom._import_watch import when_imported
 from fallom._runtime import current
 
-__all__ = ["Instrumentation", "find_instrumentations", "instrument_clients"]
+__all__ = ["Instrumentation", "connect_celery", "find_instrumentations", "instrument_clients"]
 
 _logger = logging.getLogger("fallom")
 
@@ -67,6 +70,23 @@ def instrument_clients(path: Iterable[str]) -> None:
             when_imported(client, _instrumenting(candidates))
     except Exception as error:  # noqa: BLE001  # the edge guard of all that others' packages do here
         _warn("OpenTelemetry instrumentations", error)
+
+
+def connect_celery() -> None:
+    """Have tasks of Celery carry the context, from when Celery is imported. Never raises."""
+    # Its signals, not the package: that one loads its parts when they are used.
+    when_imported("celery.signals", _connect_celery)
+
+
+def _connect_celery() -> None:
+    if not current().settings.auto_instrument:  # another init has said so since
+        return
+    try:
+        from fallom.integrations.celery import install  # paid for by those who use it
+
+        install()
+    except Exception as error:  # noqa: BLE001  # the edge guard: others' code, in an import
+        _warn("Celery's signals", error)
 
 
 def find_instrumentations(path: Iterable[str]) -> dict[str, list[Instrumentation]]:
@@ -132,7 +152,7 @@ def _is_set_up(candidate: Instrumentation) -> bool:
 
 def _warn(what: str, error: BaseException) -> None:
     why = f"{what} cannot be used: {type(error).__name__}"
-    current().warn(why, "auto_instrument=False leaves OpenTelemetry instrumentations alone")
+    current().warn(why, "auto_instrument=False leaves them alone")
     _logger.debug("%s", why, exc_info=error)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from fallom._auto_instrument import instrument_clients
+from fallom._auto_instrument import connect_celery, instrument_clients
 from fallom._core.errors import ConfigurationError
 from fallom._core.settings import Settings, is_hosted, resolve_settings
 from fallom._flush import POLL_S, flush_steps
@@ -92,7 +92,8 @@ def init(
         sample_rate: The share of sessions whose spans are recorded (1; 0 to 1): all of a session's or
             none. Metrics and exposures are recorded whatever it is.
         auto_instrument: False leaves OpenTelemetry instrumentations of LLM clients alone. By default those
-            that are installed are used, so that calls are traced whose client is not wrapped.
+            that are installed are used, so that calls are traced whose client is not wrapped. It also
+            leaves Celery alone, whose tasks carry session and trace by default.
         mask: Takes each text of a prompt, a completion, a tool's arguments and results or a provider's
             error, and gives what is recorded in its place; see ``fallom.masks``. If it raises, the text
             is ``[mask failed]``. It stays in this process, and in force until another is given.
@@ -123,6 +124,7 @@ def init(
     runtime.look()
     if settings.auto_instrument:
         instrument_clients(sys.path)
+        connect_celery()
 
 
 def flush(timeout: float = 10.0) -> int:

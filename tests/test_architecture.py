@@ -48,6 +48,7 @@ MAY_IMPORT = {"integrations": {"integrations", "core"}, "core": {"core"}}
 # public name takes the application alone, so that nobody could hand them a callable.
 CONTEXT_KEEPERS = {
     "fallom.integrations.asgi",
+    "fallom.integrations.celery",
     "fallom.integrations.wsgi",
 }
 FLUSHER_FOR_WORKERS = {
@@ -67,6 +68,7 @@ THIRD_PARTIES = {
     "fallom._flusher": ("requests", "urllib3", "filelock"),
     "fallom.integrations.opentelemetry": ("opentelemetry",),
     "fallom.integrations.langchain": ("langchain_core",),
+    "fallom.integrations.celery": ("celery",),
     "fallom._auto_instrument": ("opentelemetry",),
     "fallom.testing.pytest_plugin": ("pytest",),
     "fallom._folder": ("yaml",),
@@ -316,6 +318,7 @@ PUBLIC = {
         "step",
     ],
     "fallom.integrations.asgi": ["FallomMiddleware"],
+    "fallom.integrations.celery": ["install"],
     "fallom.integrations.wsgi": ["FallomMiddleware"],
     "fallom.masks": ["api_keys", "compose", "data_urls", "email_addresses"],
     "fallom.opentelemetry": ["FallomSpanExporter", "FallomSpanProcessor"],

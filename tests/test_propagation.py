@@ -212,6 +212,14 @@ def test_who_detaches_earlier_than_we_do_is_not_undone(tracer: otel.Tracer) -> N
     assert not otel.get_current_span().get_span_context().is_valid
 
 
+@pytest.mark.parametrize("headers", [{"traceparent": TRACEPARENT}, {}])
+def test_a_step_that_was_left_open_within_a_block_ends_with_it(headers: dict[str, str]) -> None:
+    with trace.extract(headers):
+        trace.step("left open").__enter__()
+    assert active_span() is None
+    assert not otel.get_current_span().get_span_context().is_valid
+
+
 def test_state_and_flags_go_on_where_opentelemetry_is_not_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
