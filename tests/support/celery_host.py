@@ -22,10 +22,8 @@ import psutil
 import fallom
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import flusher_pids, wait_for
+from tests.support.hosts import END_OF_FILE_S, Footprint, footprint
 from tests.support.scripts import ROOT
-
-END_OF_FILE_S = 20.0  # for a pipe that nobody holds; the flusher stays for longer than that
-
 
 _COMMAND = (
     *(sys.executable, "-m", "celery", "-A", "tests.support.celery_app", "worker"),
@@ -52,34 +50,6 @@ RECYCLING = Pool("recycling", (*PREFORK.options, "--max-tasks-per-child=1"), 2)
 THREADS = Pool("threads", ("--pool=threads", "--concurrency=3"))
 GEVENT = Pool("gevent", ("--pool=gevent", "--concurrency=3"))
 SOLO = Pool("solo", ("--pool=solo",))
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What a process has, as seen from outside, but for files of the state directory."""
-
-    tasks: int
-    descriptors: Mapping[str, int]
-    signals: Mapping[str, str]
-
-
-def footprint(pid: int, state_dir: Path) -> Footprint:
-    """Tell what a process has."""
-    descriptors: Counter[str] = Counter()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = os.readlink(entry)
-        except FileNotFoundError:
-            continue
-        if not target.startswith(f"{state_dir}/"):
-            kind = "file" if target.startswith("/") and "/dev/" not in target else target
-            descriptors[re.sub(r":\[\d+\]", "", kind)] += 1
-    status = Path(f"/proc/{pid}/status").read_text()
-    return Footprint(
-        len(os.listdir(f"/proc/{pid}/task")),
-        dict(descriptors),
-        dict(re.findall(r"^(Sig(?:Blk|Ign|Cgt)):\t(\w+)$", status, re.MULTILINE)),
-    )
 
 
 class CeleryWorker:

@@ -22,13 +22,6 @@ from tests.support.flushers import flusher_pids, wait_for
 pytest.importorskip("celery")
 
 
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flusher outlives the worker, and one interval the whole test."""
-    monkeypatch.setenv("FALLOM_LINGER", "120")
-    monkeypatch.setenv("FALLOM_SYNC_INTERVAL", "3600")
-
-
 @pytest.fixture
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     wanted = getattr(request, "param", "redis")
