@@ -50,6 +50,8 @@ def init(
     metrics_protocol: Literal["otlp", "json"] | None = None,
     sample_rate: float | None = None,
     auto_instrument: bool | None = None,
+    bootstrap: str | os.PathLike[str] | None = None,
+    self_metrics: Literal["none", "otlp"] | None = None,
     mask: Callable[[str], str] | None = None,
     **unknown: Never,
 ) -> None:
@@ -94,6 +96,10 @@ def init(
         auto_instrument: False leaves OpenTelemetry instrumentations of LLM clients alone. By default those
             that are installed are used, so that calls are traced whose client is not wrapped. It also
             leaves Celery alone, whose tasks carry session and trace by default.
+        bootstrap: A snapshot that the application ships with, made by ``fallom configs export``; it serves
+            until configs, or prompts, were fetched for the first time on this host.
+        self_metrics: "otlp" has the flusher send what it counts (delivered, dropped, lag) once a minute as
+            OTLP metrics, to ``/v1/metrics`` beside ``traces_url``.
         mask: Takes each text of a prompt, a completion, a tool's arguments and results or a provider's
             error, and gives what is recorded in its place; see ``fallom.masks``. If it raises, the text
             is ``[mask failed]``. It stays in this process, and in force until another is given.
@@ -118,6 +124,10 @@ def init(
     if settings.debug:
         _logger.setLevel(logging.DEBUG)
     runtime = start(settings, mask)
+    if settings.bootstrap is not None:
+        from fallom._snapshot.bootstrap import read_bootstrap  # of those who ship one
+
+        runtime.snapshot.bootstrap = read_bootstrap(settings.bootstrap)
     if settings.state_dir is not None:
         runtime.whereabouts.try_open()  # an explicit choice that cannot be used is an error, here and now
     _warn_without_key(settings, runtime)
@@ -171,9 +181,11 @@ def status() -> dict[str, Any]:
 
     Returns:
         ``version``, ``pid``, ``namespace``, ``state_dir``; ``flusher`` (``mode``, ``is_alive``, ``pid``,
-        ``version``, ``beat_age_s``, ``paused_s``); ``snapshot`` (``generation``, ``age_s``); ``spool``
-        (``segments``, ``allocated_bytes``, ``unaccepted_bytes``, ``limit_bytes``); ``sent`` (counts
-        since the state directory was made); ``dropped`` (counts by reason, without zeros);
+        ``version``, ``beat_age_s``, ``paused_s``, ``batch_mean_s``); ``snapshot`` (``generation``,
+        ``age_s`` since it changed, ``checked_age_s`` since it was last fetched); ``spool`` (``segments``,
+        ``allocated_bytes``, ``unaccepted_bytes``, ``waiting_records``, ``oldest_age_s``,
+        ``limit_bytes``); ``dead`` (``files``, ``bytes``); ``recorded`` (what came into the spool),
+        ``sent`` (counts since the state directory was made); ``dropped`` (counts by reason, without zeros);
         ``sampled_out`` (spans of sessions that sampling leaves out);
         ``last_error`` (a sentence, "" for none).
     """

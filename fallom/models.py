@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from fallom._arguments import check_text
 from fallom._core.assignment import CompiledConfig, bucket_of, choose
 from fallom._core.assignment import explain as explain_assignment
 from fallom._core.errors import NotFoundError
+from fallom._past import Past, past_assignment, unix_ns_of
 from fallom._runtime import Runtime, current
 from fallom._waiting import is_in_event_loop, wait_for_first_publish
 
@@ -32,8 +34,8 @@ class Explanation:
         index: The variant's index, from 0; None for a fallback.
         bucket: The session's bucket, 0 to 999,999, the same for every config.
         reason: "individual_target", "rule:0" (the number of the targeting rule) or "weight"; for a
-            fallback "fallback: no_snapshot", "fallback: config_not_found" or
-            "fallback: version_not_found".
+            fallback "fallback: no_snapshot", "fallback: config_not_found",
+            "fallback: version_not_found" or, of the past, "fallback: not_kept".
         is_pinned: Whether a version was asked for.
         config_version: The version that decided; None for a fallback.
         generation: The snapshot's generation, in unix nanoseconds; 0 if nothing was ever published.
@@ -103,7 +105,7 @@ def get(
             index = choose(config, session_id, customer_id, context)
             model = config.models[index]
             is_new = runtime.assignments.is_new(config, session_id, model)
-            if is_new:
+            if is_new and runtime.settings.tells_exposures:
                 runtime.record_exposure(config.key, config.version, session_id, model)
             if config.targeting is not None:
                 if is_new:
@@ -129,14 +131,33 @@ def explain(
     fallback: str | None = None,
     customer_id: str | None = None,
     context: Mapping[str, Any] | None = None,
+    at: datetime | float | None = None,
 ) -> Explanation:
-    """Tell which model ``get`` gives with these arguments, and why. Records nothing, never blocks.
+    """Tell which model ``get`` gives with these arguments, and why. Records nothing.
+
+    Args:
+        config_key: As for ``get``.
+        session_id: As for ``get``.
+        version: As for ``get``.
+        fallback: As for ``get``.
+        customer_id: As for ``get``.
+        context: As for ``get``.
+        at: What ``get`` gave on this host at a time in the past, a ``datetime`` (local without a zone) or
+            unix seconds. The last 16 changes are kept; before them the reason is "fallback: not_kept".
 
     Raises:
-        TypeError: ``config_key`` or ``session_id`` is no text.
+        TypeError: ``config_key`` or ``session_id`` is no text, or ``at`` no time.
+
+    Blocks:
+        Without ``at`` never; with it for a read of the snapshot's database, milliseconds and at most 2 s.
     """
     check_text(config_key=config_key, session_id=session_id)
     runtime = current()
+    if at is not None:
+        at_ns = unix_ns_of(at)
+        return _explain_past(
+            runtime, config_key, session_id, version, fallback, customer_id, context, at_ns
+        )
     config = runtime.snapshot.config(config_key, version)
     info = runtime.snapshot.info()
     if config is None:
@@ -157,6 +178,41 @@ def explain(
         config_version=found,
         generation=info.generation,
         snapshot_age_s=info.age_s(time.time_ns()),
+    )
+
+
+def _explain_past(
+    runtime: Runtime,
+    config_key: str,
+    session_id: str,
+    version: int | None,
+    fallback: str | None,
+    customer_id: str | None,
+    context: Mapping[str, Any] | None,
+    at_ns: int,
+) -> Explanation:
+    from fallom._snapshot.database import DatabaseError  # of those who look back
+
+    runtime.look_if_due()
+    past = Past(None, "fallback: no_snapshot", bucket_of(session_id), None, 0, 0, 0)
+    try:
+        with runtime.snapshot.history() as history:
+            past = past_assignment(
+                history, config_key, session_id, at_ns, version, customer_id, context
+            )
+    except DatabaseError as error:
+        runtime.warn("the past cannot be explained", str(error))
+    return Explanation(
+        config_key=config_key,
+        session_id=session_id,
+        model=past.assigned.model if past.assigned else fallback or None,
+        index=past.assigned.index if past.assigned else None,
+        bucket=past.bucket,
+        reason=past.reason,
+        is_pinned=version is not None,
+        config_version=past.version,
+        generation=past.generation,
+        snapshot_age_s=(at_ns - past.published_unix_ns) / 1e9 if past.generation else None,
     )
 
 

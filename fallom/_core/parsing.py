@@ -24,6 +24,7 @@ __all__ = [
     "read_key",
     "read_key_values",
     "read_path",
+    "read_source",
     "read_text",
     "read_url",
     "whole_number_of",
@@ -74,6 +75,22 @@ def read_url(source: str, raw: Any) -> str:
         what = ": a base URL has no query and no fragment"
         raise ConfigurationError(f"{source} {_shown(url, what)}; {expected}.", source)
     return url.rstrip("/?#")
+
+
+def read_source(source: str, raw: Any) -> str:
+    """Read a base URL as ``read_url`` does, or the ``file:`` URL of a folder on this machine."""
+    url = read_text(source, raw)
+    if not url.lower().startswith("file:"):
+        return read_url(source, raw)
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or parts.query:
+        raise ConfigurationError(
+            f"{source} is {url!r}; expected the folder's absolute path, for example "
+            "file:///srv/fallom, on this machine.",
+            source,
+        )
+    return f"file://{path}"
 
 
 def _shown(url: str, what: str = "") -> str:

@@ -26,6 +26,7 @@ from fallom._core.parsing import (
     read_key,
     read_key_values,
     read_path,
+    read_source,
     read_text,
     read_url,
     whole_number_of,
@@ -69,6 +70,8 @@ class Settings:
     metrics_protocol: str = "otlp"  # FALLOM_METRICS_PROTOCOL: "otlp" or "json"
     sample_rate: float = 1.0  # FALLOM_SAMPLE_RATE, 0 to 1: share of sessions with spans
     auto_instrument: bool = True  # FALLOM_AUTO_INSTRUMENT: use OpenTelemetry's that are installed
+    bootstrap: str | None = None  # FALLOM_BOOTSTRAP; a file of ``fallom configs export``
+    self_metrics: str = "none"  # FALLOM_SELF_METRICS: "otlp" sends what the flusher counts
 
     @property
     def traces_endpoint(self) -> str:
@@ -84,9 +87,19 @@ class Settings:
         return self.traces_endpoint
 
     @property
+    def self_metrics_endpoint(self) -> str:
+        """Where the flusher's own metrics are posted, if that is asked for."""
+        return f"{self.traces_url.removesuffix('/v1/traces')}/v1/metrics"
+
+    @property
     def exposures_endpoint(self) -> str:
         """Where exposures are posted."""
         return f"{self.configs_url}/sessions"
+
+    @property
+    def tells_exposures(self) -> bool:
+        """Whether there is a server to tell which session got which model; a folder is none."""
+        return not self.configs_url.startswith("file:")
 
     @property
     def namespace(self) -> str:
@@ -192,8 +205,8 @@ _TIB = 1 << 40
 PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
     "api_key": ("api_key", ("FALLOM_API_KEY",), read_key),
     "traces_url": ("traces_url", ("FALLOM_TRACES_URL", "FALLOM_BASE_URL"), read_url),
-    "configs_url": ("configs_url", ("FALLOM_CONFIGS_URL", "FALLOM_BASE_URL"), read_url),
-    "prompts_url": ("prompts_url", ("FALLOM_PROMPTS_URL", "FALLOM_BASE_URL"), read_url),
+    "configs_url": ("configs_url", ("FALLOM_CONFIGS_URL", "FALLOM_BASE_URL"), read_source),
+    "prompts_url": ("prompts_url", ("FALLOM_PROMPTS_URL", "FALLOM_BASE_URL"), read_source),
     "traces_headers": ("traces_headers", ("FALLOM_TRACES_HEADERS",), read_headers),
     "capture_content": ("capture_content", ("FALLOM_CAPTURE_CONTENT",), read_capture),
     "debug": ("debug", ("FALLOM_DEBUG",), read_flag),
@@ -249,5 +262,7 @@ PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
         ("FALLOM_SAMPLE_RATE",),
         number_of(0, 1, "sessions kept of one"),
     ),
+    "bootstrap": ("bootstrap", ("FALLOM_BOOTSTRAP",), read_path),
+    "self_metrics": ("self_metrics", ("FALLOM_SELF_METRICS",), one_of("none", "otlp")),
     "auto_instrument": ("auto_instrument", ("FALLOM_AUTO_INSTRUMENT",), read_flag),
 }

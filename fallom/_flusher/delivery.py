@@ -171,12 +171,12 @@ def deliver_json(
     return deliver
 
 
-def withhold(reason: str) -> Delivery:
-    """Give the way in which nothing is posted, and everything kept."""
+def withhold(reason: str, status: int = 0) -> Delivery:
+    """Give the way in which nothing is posted, and everything kept; as if that status had been answered."""
 
     def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
         del attempt, now_unix_s
-        return Result(unsent=items, outcome=Outcome(Verdict.PAUSE, reason))
+        return Result(unsent=items, outcome=Outcome(Verdict.PAUSE, reason, status))
 
     return deliver
 

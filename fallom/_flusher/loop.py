@@ -21,6 +21,8 @@ from fallom._core.settings import Settings, is_hosted
 from fallom._core.span import wish_of
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import (
+    Delivery,
+    Result,
     deliver_json,
     deliver_otlp,
     exposure_body,
@@ -47,7 +49,7 @@ from fallom._spool.quota import (
     pressure_of,
     usage_of,
 )
-from fallom._spool.reader import SpoolReader
+from fallom._spool.reader import Item, SpoolReader
 from fallom._spool.segment import Destination, SegmentName
 from fallom._spool.survey import marks_of, writers_of
 from fallom._version import __version__
@@ -285,6 +287,8 @@ class Flusher:
             else deliver_otlp(settings, http, settings.metrics_endpoint)
         )
         exposures = deliver_json(settings, http, settings.exposures_endpoint, exposure_body)
+        if not settings.tells_exposures:  # of an earlier version, or put back from dead/
+            exposures = withhold("a folder takes no exposures", status=404)
         if not settings.api_key:  # the hosted service answers nobody without one, and is not asked
             kept = withhold("there is no API key (set FALLOM_API_KEY)")
             if is_hosted(settings.traces_url) and not settings.traces_headers:
@@ -292,16 +296,28 @@ class Flusher:
             if is_hosted(settings.configs_url):
                 exposures = kept
         return [
-            Channel(Destination.TRACES, traces, Tally.SPANS_ACCEPTED),
-            Channel(Destination.METRICS, metrics, Tally.METRICS_ACCEPTED),
+            Channel(Destination.TRACES, self._timed(traces), Tally.SPANS_ACCEPTED),
+            Channel(Destination.METRICS, self._timed(metrics), Tally.METRICS_ACCEPTED),
             Channel(
                 Destination.EXPOSURES,
-                exposures,
+                self._timed(exposures),
                 Tally.EXPOSURES_ACCEPTED,
                 repeats=ExposureFilter(),
                 is_optional=True,
             ),
         ]
+
+    def _timed(self, deliver: Delivery) -> Delivery:
+        """Give the same way to deliver, with its time counted."""
+
+        def timed(items: list[Item], attempt: int, now_unix_s: float) -> Result:
+            started_s = time.monotonic()
+            result = deliver(items, attempt, now_unix_s)
+            if result.requests:
+                self._ledger.tally(Tally.DELIVERY_MS, int((time.monotonic() - started_s) * 1e3))
+            return result
+
+        return timed
 
     def _lane(self, channel: Channel) -> Lane:
         return Lane(channel, self._reader(channel.destination), self._dead, self._ledger)

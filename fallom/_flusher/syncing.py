@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from fallom._core.settings import Settings, is_hosted
+from fallom._flusher.folders import Folders
 from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.sync import Sync
@@ -65,7 +66,7 @@ class SyncThread:
 
     def _run(self) -> None:
         publisher = Publisher(Path(self._directory.snapshot_path))
-        sync = Sync(self._settings, self._http, publisher, self._announce)
+        sync = Sync(self._settings, Folders(self._http, self._say), publisher, self._announce)
         while True:
             now_s = time.monotonic()
             due_s = sync.due_s(now_s)
@@ -74,6 +75,8 @@ class SyncThread:
                 sync.run_once(now_s)
                 if sync.last_error:
                     self._ledger.show(sync.last_error)  # it is in the log already
+                else:
+                    self._page.set_synced(int(time.time()))
                 continue
             try:
                 wish = self._inbox.get(timeout=due_s - now_s)
@@ -82,6 +85,9 @@ class SyncThread:
             if wish is None:
                 return
             sync.wish(*wish)
+
+    def _say(self, sentence: str) -> None:
+        self._ledger.say(sentence, time.monotonic())
 
     def _announce(self, generation: int) -> None:
         if generation != self._page.generation():

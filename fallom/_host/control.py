@@ -19,6 +19,7 @@ under an exclusive ``flock`` of the page (without it four writers lost 63 % of t
 | 64 | 8 | spool bytes | allocated, as of the last tick; only shown |
 | 72 | 8 | pressure | 0 fine, 1 near the quota, 2 refuse; wrong: drops for one tick |
 | 80 | 8 | paused until | wall-clock s until which a refusing target is left alone; only shown |
+| 88 | 8 | synced | wall-clock s of the last sync whose answers were all good; only shown |
 | 128 | 256 | last error | UTF-8, padded with NUL; only shown |
 | 1024 | 64 x 8 | tallies | of the flusher: what was sent, accepted, retried (``Tally``); only shown |
 | 2048 | 64 x 8 | drops | by reason (``Drop``), added to under the page's lock |
@@ -61,7 +62,9 @@ LOCK_DEADLINE_S = 0.05  # to add to a counter; beyond it the count is kept by th
 _NAME = "control"
 _MAGIC = b"fallomCP"
 _LAYOUT = 1
-_GENERATION, _BEAT, _STARTED, _PID, _VERSION, _SUCCESSOR, _BYTES, _PRESSURE, _PAUSED = range(2, 11)
+_GENERATION, _BEAT, _STARTED, _PID, _VERSION, _SUCCESSOR, _BYTES, _PRESSURE, _PAUSED, _SYNCED = (
+    range(2, 12)
+)
 GENERATION_WORD, PRESSURE_WORD = _GENERATION, _PRESSURE
 _ERROR_AT, _ERROR_BYTES = 128, 256
 _TALLIES_AT, _DROPS_AT, _COUNTERS = 1024, 2048, 64
@@ -86,9 +89,7 @@ class Drop(enum.IntEnum):
     EXPOSURES_OFF = 12  # the server has no /sessions
     LOCK = 13  # a lock of ours was held for too long
     AGED = 14  # unsent for longer than spool_age_max, and deleted by the flusher
-    SAMPLED = (
-        15  # of a session that sampling leaves out; as asked for, so no drop where people look
-    )
+    SAMPLED = 15  # of a session that sampling leaves out; as asked for, so people see no drop
 
 
 class Tally(enum.IntEnum):
@@ -103,6 +104,7 @@ class Tally(enum.IntEnum):
     PUBLISHES = 6
     FLUSHER_STARTS = 7
     EXPOSURES_REPEATED = 8  # known to the flusher, not sent again
+    DELIVERY_MS = 9  # how long the exchanges took, all together
 
 
 class ControlPage:
@@ -212,10 +214,14 @@ class ControlPage:
         """Give the wall-clock second until which the flusher leaves a refusing target alone."""
         return self.words[_PAUSED]
 
+    def synced_s(self) -> int:
+        """Give the wall-clock second of the last sync whose answers were all good, 0 for never."""
+        return self.words[_SYNCED]
+
     def last_error(self) -> str:
         """Give the flusher's last error, in a sentence."""
-        raw = bytes(self._bytes[_ERROR_AT : _ERROR_AT + _ERROR_BYTES])
-        return raw.rstrip(b"\0").decode("utf-8", "replace")
+        raw = bytes(self._bytes[_ERROR_AT : _ERROR_AT + _ERROR_BYTES]).rstrip(b"\0")
+        return raw.decode("utf-8", "replace")
 
     def tallies(self) -> dict[str, int]:
         """Give what the flusher counted, by name."""
@@ -286,6 +292,10 @@ class ControlPage:
     def set_paused(self, until_unix_s: int) -> None:
         """Show until when a refusing target is left alone; 0 for none."""
         self._write(8 * _PAUSED, until_unix_s)
+
+    def set_synced(self, unix_s: int) -> None:
+        """Show when configs and prompts were last fetched."""
+        self._write(8 * _SYNCED, unix_s)
 
     def set_last_error(self, message: str) -> None:
         """Show the last error, cut to 256 bytes of UTF-8."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fallom._core.assignment import CompiledConfig, CompiledTest
 from fallom._core.errors import PayloadError
@@ -26,6 +26,10 @@ from fallom._host.forks import ProcessLock
 from fallom._snapshot.database import DATABASE_NAME, DatabaseError, Rows, reading
 from fallom._snapshot.entries import Compiled, Kind, decode_entry, hash_of
 from fallom._snapshot.manifest import Manifest, decode_manifest
+
+if TYPE_CHECKING:
+    from fallom._snapshot.bootstrap import Bootstrap
+    from fallom._snapshot.history import History
 
 __all__ = ["SnapshotInfo", "SnapshotReader"]
 
@@ -110,6 +114,7 @@ class SnapshotReader:
         self._busy_timeout_s = busy_timeout_s
         self._busy_timeout_first_s = busy_timeout_first_s
         self._held = _Held(-1, Manifest())
+        self.bootstrap: Bootstrap = {}  # what serves for a kind of which nothing was published
         self._lock = ProcessLock(threading.Lock)
         self._retry_at_s = 0.0
         self._failed_generation = -1
@@ -153,7 +158,7 @@ class SnapshotReader:
 
     def is_empty(self) -> bool:
         """Tell whether nothing was ever published, as far as this process can read."""
-        return self._current().manifest.generation == 0
+        return self._current().manifest.generation == 0 and not self.bootstrap
 
     def info(self) -> SnapshotInfo:
         """Tell what is held, after a look at the page."""
@@ -166,12 +171,29 @@ class SnapshotReader:
             self._last_error,
         )
 
+    @contextmanager
+    def history(self) -> Iterator[History]:
+        """Open what was published in the past, while forks are held off.
+
+        Raises:
+            DatabaseError: It cannot be read.
+        """
+        from fallom._snapshot.history import opened_history  # of those who look back
+
+        directory = self._directory()
+        if directory is None:
+            raise DatabaseError("there is no state directory")
+        with self._hold_forks(), opened_history(directory) as history:
+            yield history
+
     def _find(self, name: _Name) -> Any:
         """Look further: is there a new generation, is this entry one that was never used?"""
         held = self._current()
         found = held.ready.get(name)
         if found is not None:
             return found
+        if self.bootstrap and name[0] not in held.manifest.sections:
+            return self.bootstrap.get(name)
         entry_hash = held.manifest.find(*name)
         if entry_hash is None or self._unreadable.get(entry_hash, 0.0) > self._monotonic():
             return None

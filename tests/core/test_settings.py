@@ -78,6 +78,8 @@ GOOD: list[tuple[str, str, str, Any, str, Any]] = [
     ("fsync", "fsync", "FALLOM_FSYNC", "always", "always", "always"),
     ("metrics_protocol", "metrics_protocol", "FALLOM_METRICS_PROTOCOL", "json", "json", "json"),
     ("sample_rate", "sample_rate", "FALLOM_SAMPLE_RATE", 0.25, "0.25", 0.25),
+    ("bootstrap", "bootstrap", "FALLOM_BOOTSTRAP", "/b.json", "/b.json", "/b.json"),
+    ("self_metrics", "self_metrics", "FALLOM_SELF_METRICS", "otlp", "otlp", "otlp"),
     ("auto_instrument", "auto_instrument", "FALLOM_AUTO_INSTRUMENT", False, "off", False),
 ]
 
