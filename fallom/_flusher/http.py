@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -27,7 +28,9 @@ __all__ = ["USER_AGENT", "Http", "NetworkError", "Request", "Response"]
 USER_AGENT = f"fallom-python/{__version__}"
 ANSWER_BYTES_MAX = 4 << 20  # the OTLP specification asks for a bound and names 4 MiB
 _CHUNK_BYTES = 1 << 16
+_TLS_ADVICE = "mend the certificate, or name its authority by REQUESTS_CA_BUNDLE"
 _CONNECT_TIMEOUT_S = 5.0  # guess, not measured: three SYN retries take 7 s
+_OPENSSL_NOISE = re.compile(r"\[SSL: \w+\] | \(_ssl\.c:\d+\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,8 @@ class Http:
             if is_late or isinstance(error, errors.Timeout):
                 message = f"no whole answer within {request.deadline_s:g} s"
                 raise NetworkError("timeout", message) from None
-            if isinstance(error, errors.SSLError):
-                raise NetworkError("tls", _short(error)) from None
+            if isinstance(error, errors.SSLError) or "TLS CA certificate" in str(error):
+                raise NetworkError("tls", f"{_short(error)}; {_TLS_ADVICE}") from None
             if isinstance(error, errors.ConnectionError):
                 raise NetworkError(_kind(error), _short(error)) from None
             raise NetworkError("other", _short(error)) from None
@@ -270,4 +273,5 @@ def _short(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             break
         reason = inner
-    return f"{type(reason).__name__}: {reason}".replace("\n", " ")[:200]
+    text = _OPENSSL_NOISE.sub("", str(reason)).strip()
+    return f"{type(reason).__name__}: {text}".replace("\n", " ")[:200]
