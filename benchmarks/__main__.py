@@ -13,7 +13,7 @@ from benchmarks.bench import Bench
 from benchmarks.receiver import Receiver
 from benchmarks.report import Report
 
-CASES = ("reading", "recording")
+CASES = ("reading", "recording", "flooding", "flusher", "starting", "wrapped")
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="name", help="which; all if none is given")
     parser.add_argument("--quick", action="store_true", help="less of everything: under 2 minutes")
     parser.add_argument("--list", action="store_true", help="tell the names")
+    parser.add_argument("--store", action="store_true", help="a quick run for the pages as well")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--output", type=Path, help="where results go; for others than the stored")
     given = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> int:
         parser.error(
             f"no such benchmark: {', '.join(sorted(unknown))}; there are {' '.join(names)}"
         )
-    report = Report.of_this_machine(sys.argv[1:], given.quick, given.output)
+    report = Report.of_this_machine(sys.argv[1:], given.quick and not given.store, given.output)
     with tempfile.TemporaryDirectory(prefix="fallom-bench-") as folder, Receiver() as receiver:
         bench = Bench(Path(folder), receiver, given.quick, repeats=given.repeats)
         for module in modules.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from benchmarks.environments import interpreter_of
 
 __all__ = ["Contestant", "ContestantError"]
 
+ANSWER_S = 400  # longer than any flush may take
 _ADAPTERS = Path(__file__).resolve().parent / "adapters"
 _NOT_INHERITED = ("FALLOM_", "OTEL_", "DD_", "LANGFUSE_", "LANGSMITH_", "LOGFIRE_", "SENTRY_")
 
@@ -75,6 +77,8 @@ class Contestant:
     def wait(self, _: None = None) -> Any:
         """Wait for the answer to ``begin``."""
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
+            raise ContestantError(f"{self.name} did not answer in {ANSWER_S} s: {self.said()}")
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()

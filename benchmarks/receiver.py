@@ -20,7 +20,15 @@ from typing import Any
 
 __all__ = ["Receiver"]
 
-_OPTIONS = {"endpoints": ["/v0.4/traces"], "batch_ingest_config": {"size_limit": 100}}
+_INGEST = {
+    "use_multipart_endpoint": True,
+    "size_limit": 100,
+    "size_limit_bytes": 20 << 20,
+    "scale_up_qsize_trigger": 1000,
+    "scale_up_nthreads_limit": 16,
+    "scale_down_nempty_trigger": 4,
+}
+_OPTIONS = {"endpoints": ["/v0.4/traces"], "batch_ingest_config": _INGEST}
 _PIECES = 500  # of a stream
 
 

@@ -35,6 +35,37 @@ TEN = {
     "route": "/v1/answers/{id}",
 }
 FLUSH_S = 120.0
+_WORDS = (
+    "the model answers in a few words what it was asked and says where it does not know ".split()
+)
+
+
+def llm_attributes(number: int) -> dict[str, Any]:
+    """Give the attributes of a call to a model: 20, with a short text in and out, about 1.3 kB."""
+    turn = number % len(_WORDS)
+    words = _WORDS[turn:] + _WORDS[:turn]
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.response.model": "gpt-4o-2024-08-06",
+        "gen_ai.response.id": f"chatcmpl-{number:029d}",
+        "gen_ai.request.temperature": 0.7,
+        "gen_ai.request.max_tokens": 1024,
+        "gen_ai.request.stream": True,
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.response.time_to_first_chunk": 0.1 + number / 1e6,
+        "gen_ai.usage.input_tokens": 500 + number % 700,
+        "gen_ai.usage.output_tokens": 100 + number % 300,
+        "gen_ai.usage.cache_read.input_tokens": number % 400,
+        "gen_ai.conversation.id": f"session-{number % 1000}",
+        "server.address": "api.openai.com",
+        "server.port": 443,
+        "fallom.config_key": "my-app",
+        "fallom.session_id": f"session-{number % 1000}",
+        "gen_ai.input.messages": json.dumps([{"role": "user", "content": " ".join(words * 2)}]),
+        "gen_ai.output.messages": json.dumps([{"role": "assistant", "content": " ".join(words)}]),
+    }
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from driver import FLUSH_S, TEN, Subject, serve
+from driver import FLUSH_S, TEN, Subject, llm_attributes, serve
 
 
 def provider_for(url: str) -> Any:
@@ -52,7 +52,8 @@ def export(options: dict[str, Any]) -> Subject:
     def prepare() -> None:
         collected.clear()
         for number in range(512):
-            tracer.start_span("metrics", attributes={**TEN, "n": number}).end()
+            attributes = llm_attributes(number) if options["is_llm"] else {**TEN, "n": number}
+            tracer.start_span("span", attributes=attributes).end()
         batch[:] = collected.get_finished_spans()
 
     def call(_: int) -> None:

@@ -1,0 +1,84 @@
+"""A wrapped LLM call beside the bare client's: what tracing adds, by library."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from benchmarks.bench import Bench, Entry, expect
+from benchmarks.table import Table
+
+NAMES = ("llm",)
+KINDS = ("create", "stream", "async")
+BLOCK = 10  # as the adapter has it
+LIBRARIES = (
+    ("**fallom**", "fallom", "fallom"),
+    ("langfuse", "langfuse", "langfuse"),
+    ("OpenInference", "openinference", "openinference"),
+    ("OpenTelemetry's (genai)", "opentelemetry_openai", "opentelemetry"),
+    ("LangSmith", "langsmith", "langsmith"),
+)
+
+
+def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
+    """Run bare and traced calls of each kind in turns."""
+    del names
+    columns = ("bare us", "overhead us", "of best peer %", "with delivery us", "spans a call")
+    table = Table("llm", "A wrapped LLM call beside the bare one, CPU", columns)
+    for kind in KINDS:
+        table.rows += _kind(bench, kind)
+    table.notes = [
+        "CPU time of the calling thread, median of blocks of 10 bare and 10 traced calls in turns; the "
+        "provider answers on loopback. *stream*: 500 pieces. *With delivery*: of the whole process, "
+        "exporter included; fallom delivers in its flusher. Content is captured by all.",
+        "Every traced call is counted at the receiver by distinct ids.",
+    ]
+    return [table]
+
+
+def _kind(bench: Bench, kind: str) -> list[dict[str, Any]]:
+    entries = [
+        Entry(
+            f"{name} {kind}",
+            *(peer, "llm", "compare"),
+            environ=bench.ours("process", bench.receiver.url) if peer == "fallom" else {},
+            options={"library": library, "kind": kind},
+        )
+        for name, peer, library in LIBRARIES
+    ]
+    blocks = bench.sized(12 if kind == "stream" else 24, 4)
+    found: dict[str, list[dict[str, Any]]] = {}
+    counted: dict[str, float] = {}
+    with bench.contestants(entries) as pairs:
+        for _, contestant in pairs:
+            contestant.order("warm", calls=4)
+            contestant.order("answers")
+        for _ in range(bench.sized(bench.repeats, 2)):
+            for entry, contestant in pairs:
+                bench.receiver.clear()
+                contestant.order("warm", calls=blocks)
+                told = contestant.order("answers")
+                found.setdefault(entry.name, []).append(told)
+                spans, calls = bench.receiver.distinct(), told["traced calls"]
+                counted[entry.name] = spans / calls
+                is_ours = entry.peer == "fallom"
+                expect(
+                    spans == calls if is_ours else spans >= calls,
+                    f"{entry.name}: {spans} spans of {calls} calls",
+                )
+    rows = []
+    for name, each in found.items():
+        rows.append(
+            {
+                "row": name,
+                "bare us": statistics.median(one["bare_us"] for one in each),
+                "overhead us": statistics.median(one["overhead_us"] for one in each),
+                "with delivery us": statistics.median(one["all_overhead_us"] for one in each),
+                "spans a call": counted[name],
+                "repeats": len(each),
+            }
+        )
+    peers = [row["overhead us"] for row in rows if "fallom" not in row["row"]]
+    for row in rows if peers else []:
+        row["of best peer %"] = 100 * row["overhead us"] / min(peers)
+    return rows
