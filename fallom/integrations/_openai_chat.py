@@ -78,6 +78,43 @@ class ChatReader:
 
     def piece(self, piece: Any) -> None:
         """Take a chunk."""
+        if not self._is_plain_text(piece):
+            self._any_piece(piece)
+
+    def _is_plain_text(self, piece: Any) -> bool:
+        """Take a chunk that brings text to the first choice and nothing else; say whether it was one.
+
+        Nearly all are. Looked at as ``_any_piece`` does, one takes 8 us, so 1 us is spent to know.
+        """
+        try:
+            chunk = piece.__dict__
+            (choice,) = chunk["choices"]
+            known = choice.__dict__
+            delta = known["delta"]
+            text = delta.__dict__
+            answer = self._answer
+            if (
+                chunk["usage"] is not None
+                or known["index"] != 0
+                or known["finish_reason"] is not None
+                or text["role"] is not None
+                or text["refusal"] is not None
+                or text["tool_calls"] is not None
+                or text["function_call"] is not None
+                or delta.__pydantic_extra__  # reasoning and audio, of other providers
+                or type(text["content"]) is not str
+                or chunk["id"] != answer.id
+                or chunk["model"] != answer.model
+                or 0 not in answer.reasons
+            ):
+                return False
+            if self._content_captured:
+                self._choices[0].content.add(text["content"])
+        except (AttributeError, KeyError, TypeError, ValueError):  # another library's, or JSON
+            return False
+        return True
+
+    def _any_piece(self, piece: Any) -> None:
         answer = self._answer
         answer.named(piece)
         usage = field(piece, "usage")
@@ -122,7 +159,8 @@ class _Choice:
 
     def __init__(self) -> None:
         self._role: Any = None
-        self._texts = {"reasoning": Gathered(), "content": Gathered(), "refusal": Gathered()}
+        self.content = Gathered()
+        self._texts = {"reasoning": Gathered(), "content": self.content, "refusal": Gathered()}
         self._calls: dict[int, _ToolCall] = {}
         self._others: list[Part] = []
 

@@ -239,6 +239,8 @@ class _Observer:
         self._tracing = tracing
         self._dialect = dialect
         self._client = client
+        self._attributes: dict[str, AttributeValue] = {}
+        self._attributes_of: Any = None  # the base URL, which may be set anew
 
     def begin(self, path: str, kwargs: Mapping[str, Any]) -> tuple[Call | None, Change | None]:
         """Begin to observe a call; no call where there is nothing to observe."""
@@ -285,12 +287,16 @@ class _Observer:
             call.abandon(error)
 
     def _client_attributes(self) -> dict[str, AttributeValue]:
-        host, port = server_of(str(self._client.base_url))
-        return {
-            names.PROVIDER: self._dialect.provider(self._client),
-            names.SERVER_ADDRESS: host,
-            names.SERVER_PORT: port,
-        }
+        base_url = self._client.base_url
+        if base_url is not self._attributes_of:
+            host, port = server_of(str(base_url))
+            self._attributes = {
+                names.PROVIDER: self._dialect.provider(self._client),
+                names.SERVER_ADDRESS: host,
+                names.SERVER_PORT: port,
+            }
+            self._attributes_of = base_url
+        return self._attributes
 
 
 def _watch_raw(response: Any, call: Call) -> None:

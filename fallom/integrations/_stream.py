@@ -139,8 +139,10 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
+            call = self._call
             for chunk in self._body:
-                self._see(chunk)
+                if not call.is_advancing:  # the iterator's events are seen as such
+                    self._see(chunk)
                 yield chunk
         except GeneratorExit:  # the reader left; whether it was early is for the close to say
             raise
@@ -150,8 +152,10 @@ class _Body:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
+            call = self._call
             async for chunk in self._body:
-                self._see(chunk)
+                if not call.is_advancing:
+                    self._see(chunk)
                 yield chunk
         except GeneratorExit:
             raise

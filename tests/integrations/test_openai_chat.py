@@ -8,9 +8,13 @@ from typing import Any
 import openai
 import pytest
 from fake_provider import Provider, Recording, chat_reply
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import Choice, ChoiceDelta
 
 from fallom._core.span import SpanKind, SpanStatus
+from fallom.integrations._openai_chat import ChatReader
 from fallom.integrations.openai import wrap_openai
 
 MESSAGES: Any = [{"role": "user", "content": "Say hello"}]
@@ -114,3 +118,65 @@ async def test_async_stream_is_the_clients_own_and_gives_one_span(
     assert len(chunks) == 4
     assert tracing.span.attributes["gen_ai.usage.output_tokens"] == 9
     assert tracing.span.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+
+
+TEXT: Any = st.none() | st.sampled_from(["", "word", "\ud800"])
+DELTAS = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.none() | st.just("assistant"),
+        "content": TEXT,
+        "refusal": TEXT,
+        "reasoning": TEXT,
+        "tool_calls": st.none() | st.just([{"index": 0, "id": "t", "function": {"name": "f"}}]),
+        "function_call": st.none() | st.just({"name": "f", "arguments": "{}"}),
+        "audio": st.just({"transcript": "said"}),
+    },
+)
+CHOICES = st.fixed_dictionaries(
+    {"delta": DELTAS, "index": st.sampled_from([0, 0, 0, 1, -1])},
+    optional={"finish_reason": st.sampled_from([None, "stop"])},
+)
+CHUNKS = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["c", "c", "other"]),
+        "model": st.sampled_from(["m", "m", ""]),
+        "object": st.just("chat.completion.chunk"),
+        "created": st.just(1),
+        "choices": st.lists(CHOICES, max_size=2),
+    },
+    optional={"usage": st.none() | st.just({"prompt_tokens": 1, "completion_tokens": 2})},
+)
+
+
+@given(st.lists(CHUNKS, max_size=8), st.booleans())
+def test_the_short_way_to_read_a_chunk_reads_what_the_long_way_does(
+    chunks: list[Any], content_captured: bool
+) -> None:
+    short, long = ChatReader({}, content_captured), ChatReader({}, content_captured)
+    for chunk in chunks:
+        short.piece(ChatCompletionChunk.model_construct(**_constructed(chunk)))
+        long._any_piece(chunk)
+    assert short.answer(True) == long.answer(True)
+
+
+def test_chunks_that_bring_only_text_are_read_the_short_way() -> None:
+    reader = ChatReader({}, True)
+    choice = {"index": 0, "delta": {"content": "word"}, "finish_reason": None}
+    chunk = ChatCompletionChunk.model_validate(
+        {"id": "c", "model": "m", "object": "chat.completion.chunk", "created": 1}
+        | {"choices": [choice]}
+    )
+    reader.piece(chunk)
+    assert reader._is_plain_text(chunk)
+
+
+def _constructed(chunk: Any) -> Any:
+    """Make models of the library's own of what is within, without checks, as the library does."""
+    choices = [
+        Choice.model_construct(
+            **{**choice, "delta": ChoiceDelta.model_construct(**choice["delta"])}
+        )
+        for choice in chunk["choices"]
+    ]
+    return {**chunk, "choices": choices}
