@@ -112,8 +112,7 @@ class Runtime:
         place = self.whereabouts.place
         if place is not None and self._room.is_near(place.page, time.monotonic_ns()):
             span = shed_content(span)
-        self.record_values(Destination.TRACES, Kind.SPAN, span)
-        self._writer.end(span.span_id)
+        self._writer.end(span.span_id, self.record_values(Destination.TRACES, Kind.SPAN, span))
 
     def record_start(self, span: Span) -> None:
         """Leave word that a call began, for the case that this process dies in it. Never raises.
@@ -134,8 +133,8 @@ class Runtime:
         kind: Kind,
         record: Any,
         fields_of: Callable[..., Any] | None = None,
-    ) -> None:
-        """Put a record into the spool, cleaned and cut as far as it has to be. Never raises.
+    ) -> bool:
+        """Put a record into the spool, cleaned and cut as far as it has to be; as ``record``.
 
         Args:
             destination: Whose segment.
@@ -147,19 +146,19 @@ class Runtime:
             payload = self._packing.packed(record, fields_of)
         except RecordError:
             self.count_drop(Drop.NOT_ENCODABLE)
-        else:
-            self.record(destination, kind, payload)
+            return False
+        return self.record(destination, kind, payload)
 
-    def record(self, destination: Destination, kind: Kind, payload: bytes) -> None:
-        """Put a packed record into the spool. Never raises."""
+    def record(self, destination: Destination, kind: Kind, payload: bytes) -> bool:
+        """Put a packed record into the spool; tell whether it is there. Never raises."""
         now_ns = time.monotonic_ns()
         if not self._mark[0]:  # a fork made in C ran no hook
             self.after_fork()
         place = self.whereabouts.place or self.whereabouts.find(now_ns)
         if place is None:
             self.count_drop(Drop.NO_DIRECTORY)
-            return
-        page = place.page
+            return False
+        page, drop = place.page, None
         if self._room.take(page, place.directory.spool, len(payload), now_ns):
             drop = self._writer.write_packed(destination, kind, payload, now_ns)
         else:
@@ -176,6 +175,7 @@ class Runtime:
             self._watch.starts_flushers and not page.is_alive(now_ns)
         ):
             self._look(time.monotonic_ns())
+        return drop is None
 
     def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
         """Record that a session got a model. Never raises."""

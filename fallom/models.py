@@ -32,7 +32,7 @@ class Explanation:
         session_id: The session that was asked about.
         model: The model; None where the config is not known and there is no fallback.
         index: The variant's index, from 0; None for a fallback.
-        bucket: The session's bucket, 0 to 999,999, the same for every config.
+        bucket: The session's bucket, 0 to 999,999, the same for every config that has no salt.
         reason: "individual_target", "rule:0" (the number of the targeting rule) or "weight"; for a
             fallback "fallback: no_snapshot", "fallback: config_not_found",
             "fallback: version_not_found" or, of the past, "fallback: not_kept".

@@ -46,11 +46,7 @@ ROOM_OF = {part: room for rooms in LEVELS for room, parts in rooms.items() for p
 MAY_IMPORT = {"integrations": {"integrations", "core"}, "core": {"core"}}
 # They wrap what a server or a task queue calls, and keep the context of a request or task apart; the
 # public name takes the application alone, so that nobody could hand them a callable.
-CONTEXT_KEEPERS = {
-    "fallom.integrations.asgi",
-    "fallom.integrations.celery",
-    "fallom.integrations.wsgi",
-}
+CONTEXT_KEEPERS = {"fallom.integrations._request", "fallom.integrations.celery"}
 FLUSHER_FOR_WORKERS = {
     "fallom._flusher.spawn",
     "fallom._flusher.election",
@@ -77,6 +73,7 @@ THIRD_PARTIES = {
         "starlette",
         "uvicorn",
         "yaml",
+        "jinja2",
         "google.protobuf",
         "opentelemetry.proto",
         "platformdirs",

@@ -3,7 +3,21 @@
 It must be the same in every process, host and language, so the rule is fixed to the bit:
 ``bucket = first four bytes of md5(session id), big-endian, modulo 1,000,000``; variants are walked
 with ``cumulative += float(weight) * 10000`` until ``bucket < cumulative``; if nobody is reached, the
-last variant has it. Neither key nor version is hashed: a session has one bucket for all configs.
+last variant has it. Neither key nor version is hashed: a session has one bucket for all configs, so that
+experiments on the same sessions are not independent of each other.
+
+A config or test that has a ``salt`` (a text without NUL) asks for a bucket of its own: then
+``bucket = first four bytes of md5(salt, one zero byte, session id), big-endian, modulo 1,000,000``, with
+texts as UTF-8, and the same walk. Two of them with the same salt go together; of different salts they are
+independent. An implementation that does not know the field ignores it, and assigns by the first rule.
+
+| salt | session id | first four bytes | bucket |
+| --- | --- | --- | --- |
+| (none) | session-123 | 79c5ca4c | 5516 |
+| checkout | session-123 | 1cb801fc | 821180 |
+| greeting-2026 | session-123 | 5dd3f793 | 172563 |
+| checkout | user-42 | 208fc2a9 | 292393 |
+| größe | søren | f285bb64 | 850532 |
 
 A walk costs one md5 and one bisection, because ``bucket < cumulative`` for whole buckets is the same
 as ``bucket < ceil(cumulative)``, and these integers are made once per config.
@@ -29,6 +43,7 @@ __all__ = [
     "bucket_of",
     "choose",
     "choose_prompt",
+    "compile_salt",
     "compile_thresholds",
     "explain",
 ]
@@ -45,6 +60,7 @@ class CompiledConfig:
     models: tuple[str, ...]
     thresholds: tuple[int, ...]  # of ``compile_thresholds``, one a model
     targeting: CompiledTargeting | None = None
+    salt: bytes = b""  # of ``compile_salt``
 
 
 class PromptVariant(NamedTuple):
@@ -62,6 +78,7 @@ class CompiledTest:
     version: int
     variants: tuple[PromptVariant, ...]
     thresholds: tuple[int, ...]
+    salt: bytes = b""  # of ``compile_salt``
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +98,23 @@ class Assignment:
     reason: str
 
 
-def bucket_of(session_id: str) -> int:
-    """Give the bucket of a session, 0 to 999,999."""
+def bucket_of(session_id: str, salt: bytes = b"") -> int:
+    """Give the bucket of a session, 0 to 999,999.
+
+    Args:
+        session_id: The session.
+        salt: Of ``compile_salt``; empty for the bucket that is the same in every config without a salt.
+    """
     try:
         raw = session_id.encode()
     except UnicodeEncodeError:  # lone surrogates; no well-formed id is spelled by these bytes
         raw = session_id.encode("utf-8", "surrogatepass")
-    return int.from_bytes(md5(raw, usedforsecurity=False).digest()[:4], "big") % BUCKETS
+    return int.from_bytes(md5(salt + raw, usedforsecurity=False).digest()[:4], "big") % BUCKETS
+
+
+def compile_salt(salt: str) -> bytes:
+    """Give what is hashed before the session id for a config's salt; nothing for none."""
+    return salt.encode() + b"\0" if salt else b""
 
 
 def compile_thresholds(weights: Iterable[float]) -> tuple[int, ...]:
@@ -121,7 +148,7 @@ def choose(
         target = find_target(config.targeting, customer_id, context)
         if target is not None and 0 <= target[1] < len(config.models):
             return target[1]
-    return bisect_right(config.thresholds, bucket_of(session_id))
+    return bisect_right(config.thresholds, bucket_of(session_id, config.salt))
 
 
 def explain(
@@ -131,7 +158,7 @@ def explain(
     context: Mapping[str, Any] | None = None,
 ) -> Assignment:
     """Give what ``choose`` gives, with the bucket and the reason."""
-    bucket = bucket_of(session_id)
+    bucket = bucket_of(session_id, config.salt)
     if config.targeting is not None:
         target = find_target(config.targeting, customer_id, context)
         if target is not None and 0 <= target[1] < len(config.models):
@@ -144,4 +171,4 @@ def explain(
 
 def choose_prompt(test: CompiledTest, session_id: str) -> int:
     """Give the index of the variant of a prompt A/B test that a session gets."""
-    return bisect_right(test.thresholds, bucket_of(session_id))
+    return bisect_right(test.thresholds, bucket_of(session_id, test.salt))

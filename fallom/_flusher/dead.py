@@ -33,6 +33,7 @@ __all__ = ["LOCK_DEADLINE_S", "DeadLetters", "created_ns_of", "seed_of_name"]
 FILE_BYTES_MAX = 4 << 20
 LOCK_DEADLINE_S = 5.0  # whoever holds a file's lock rewrites 4 MiB at most
 FILE_AGE_MAX_NS = 3_600_000_000_000  # a file is evicted by the age of its first letter
+ASIDE_AGE_MAX_NS = 60_000_000_000  # a file that is rewritten is aside for moments
 DAMAGED_BYTES_MAX = 1 << 20  # of one stretch of damage; the rest of it is only counted
 
 
@@ -117,7 +118,7 @@ class DeadLetters:
             file.close()
 
     def evict(self, unix_ns: int) -> int:
-        """Delete what is too old or too much, oldest first.
+        """Delete what is too old or too much, oldest first, and what a rewriting left that was killed.
 
         Returns:
             How many dead letters were given up.
@@ -126,6 +127,7 @@ class DeadLetters:
             return self._evict(unix_ns)
 
     def _evict(self, unix_ns: int) -> int:
+        self._remove_asides(unix_ns)
         files = sorted(self._files())
         total = sum(found.size for found in files)
         lost = 0
@@ -167,6 +169,15 @@ class DeadLetters:
                     status = os.stat(name, dir_fd=self._directory.fd, follow_symlinks=False)
                     found.append(_DeadFile(int(created), name, status.st_size))
         return found
+
+    def _remove_asides(self, unix_ns: int) -> None:
+        with contextlib.suppress(OSError), entries_of(self._directory) as entries:
+            for entry in entries:
+                stem, aside, rest = entry.name.partition(".dead.")
+                if aside and rest.endswith(".tmp") and created_ns_of(f"{stem}.dead") >= 0:
+                    changed_ns = entry.stat(follow_symlinks=False).st_mtime_ns
+                    if unix_ns - changed_ns > ASIDE_AGE_MAX_NS:
+                        os.unlink(entry.name, dir_fd=self._directory.fd)
 
     def _delete(self, found: _DeadFile) -> int:
         letters = 0

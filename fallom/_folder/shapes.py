@@ -104,7 +104,7 @@ Shape = Callable[[Check, Any, Path, str, int], dict[str, Any]]
 
 def config_shape(check: Check, entry: Any, path: Path, key: str, version: int) -> dict[str, Any]:
     """Give a config as ``GET /configs`` has it; ``key`` and ``version`` are its defaults."""
-    entry = check.mapping(entry, path, ("key", "version", "variants", "targeting"))
+    entry = check.mapping(entry, path, ("key", "version", "variants", "targeting", "salt"))
     here = (*path, "variants")
     variants = entry.get("variants")
     if isinstance(variants, dict):
@@ -125,6 +125,7 @@ def config_shape(check: Check, entry: Any, path: Path, key: str, version: int) -
         "version": check.version(entry, path, version),
         "variants": served,
         "targeting": _targeting(check, entry.get("targeting"), (*path, "targeting"), len(served)),
+        **_salt(check, entry, path),
     }
 
 
@@ -145,7 +146,7 @@ def prompt_shape(check: Check, entry: Any, path: Path, key: str, version: int) -
 
 def ab_test_shape(check: Check, entry: Any, path: Path, key: str, version: int) -> dict[str, Any]:
     """Give a prompt A/B test as ``GET /prompt-ab-tests`` has it."""
-    entry = check.mapping(entry, path, ("key", "version", "variants"))
+    entry = check.mapping(entry, path, ("key", "version", "variants", "salt"))
     here = (*path, "variants")
     served: list[dict[str, Any]] = []
     for at, raw in check.items(entry.get("variants"), here):
@@ -170,7 +171,14 @@ def ab_test_shape(check: Check, entry: Any, path: Path, key: str, version: int) 
         "key": check.text(entry.get("key", key), (*path, "key")),
         "version": check.version(entry, path, version),
         "variants": served,
+        **_salt(check, entry, path),
     }
+
+
+def _salt(check: Check, entry: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Give the salt, where there is one: sessions get a bucket of their own in this experiment."""
+    salt = check.text(entry.get("salt") or "", (*path, "salt"), empty=True)
+    return {"salt": salt} if salt else {}
 
 
 # the name in the payload -> its check

@@ -5,13 +5,14 @@ its name can be the hash of them. Its first element is the format, 1; its second
 
 | kind | the array |
 | --- | --- |
-| 1 config | ``[1, 1, key, version, [[model, weight], ...], targeting]`` |
+| 1 config | ``[1, 1, key, version, [[model, weight], ...], targeting, salt]`` |
 | 2 prompt | ``[1, 2, key, version, system, user]`` |
-| 3 A/B test | ``[1, 3, key, version, [[prompt key, prompt version or nil, weight], ...]]`` |
+| 3 A/B test | ``[1, 3, key, version, [[prompt key, prompt version or nil, weight], ...], salt]`` |
 
 Weights are 64-bit floats. Targeting is nil or ``[targets, rules]``: a target is ``[field, value, variant
 index]``, a rule ``[conditions, variant index]``, a condition ``[field, operator, value]``. Values are
-JSON; their objects have sorted keys. Text is UTF-8, lone surrogates as three bytes each.
+JSON; their objects have sorted keys. The salt is left out where there is none. Text is UTF-8, lone
+surrogates as three bytes each.
 
 Worked example, an A/B test "t" version 2 with one variant, prompt "p", its current version, weight 1:
 ``95 01 03 a1 74 02 91 93 a1 70 c0 cb 3f f0 00 00 00 00 00 00``.
@@ -35,6 +36,7 @@ from fallom._core.assignment import (
     CompiledConfig,
     CompiledTest,
     PromptVariant,
+    compile_salt,
     compile_thresholds,
 )
 from fallom._core.errors import PayloadError
@@ -44,6 +46,7 @@ from fallom._core.template import CompiledPrompt, compile_template
 __all__ = [
     "ENTRY_BYTES_MAX",
     "KEY_CHARS_MAX",
+    "SALT_CHARS_MAX",
     "VERSION_MAX",
     "AbTestRecord",
     "Compiled",
@@ -61,6 +64,7 @@ __all__ = [
 
 ENTRY_BYTES_MAX = 8 << 20  # guess: longer than any model's context; bounds what a reader loads
 KEY_CHARS_MAX = 1024  # of keys and models; guess
+SALT_CHARS_MAX = 200  # guess: a key and a date
 VERSION_MAX = (1 << 63) - 1  # OTLP's integers
 VALUE_DEPTH_MAX = (
     16  # of a targeting value; guess: a value that is compared is rarely nested at all
@@ -84,6 +88,7 @@ class ConfigRecord(NamedTuple):
     version: int
     variants: Sequence[tuple[str, float]]  # (model, weight)
     targeting: tuple[Sequence[Any], Sequence[Any]] | None  # (targets, rules)
+    salt: str = ""
 
 
 class PromptRecord(NamedTuple):
@@ -101,6 +106,7 @@ class AbTestRecord(NamedTuple):
     key: str
     version: int
     variants: Sequence[tuple[str, int | None, float]]  # (prompt key, prompt version, weight)
+    salt: str = ""
 
 
 Record: TypeAlias = "ConfigRecord | PromptRecord | AbTestRecord"
@@ -136,8 +142,11 @@ def encode_entry(record: Record) -> Entry:
         PayloadError: It is too long, or holds what msgpack cannot (an integer beyond 64 bits).
     """
     kind = _KINDS[type(record)]
+    fields: tuple[Any, ...] = record
+    if not isinstance(record, PromptRecord) and not record.salt:
+        fields = record[:-1]  # the bytes, and so the name, are those of before there were salts
     try:
-        data: bytes = msgpack.packb((_FORMAT, int(kind), *record), unicode_errors="surrogatepass")
+        data: bytes = msgpack.packb((_FORMAT, int(kind), *fields), unicode_errors="surrogatepass")
     except (ValueError, OverflowError) as error:
         raise PayloadError(
             f"a value cannot be stored ({error}); expected JSON with integers of at most 64 bits."
@@ -187,7 +196,7 @@ def canonical_value(value: Any, depth: int = 0) -> Any:
 
 
 def _decode_config(fields: list[Any]) -> CompiledConfig:
-    key, version, variants, targeting = _exactly(fields, 4)
+    key, version, variants, targeting, salt = _exactly(_with_salt(fields, 4), 5)
     models: list[str] = []
     weights: list[float] = []
     for variant in _rows(variants, 2, "variants"):
@@ -199,6 +208,7 @@ def _decode_config(fields: list[Any]) -> CompiledConfig:
         tuple(models),
         compile_thresholds(weights),
         None if targeting is None else _decode_targeting(targeting),
+        _salt(salt),
     )
 
 
@@ -228,7 +238,7 @@ def _decode_prompt(fields: list[Any]) -> CompiledPrompt:
 
 
 def _decode_test(fields: list[Any]) -> CompiledTest:
-    key, version, variants = _exactly(fields, 3)
+    key, version, variants, salt = _exactly(_with_salt(fields, 3), 4)
     found: list[PromptVariant] = []
     weights: list[float] = []
     for prompt_key, prompt_version, weight in _rows(variants, 3, "variants"):
@@ -236,7 +246,11 @@ def _decode_test(fields: list[Any]) -> CompiledTest:
         found.append(PromptVariant(_text(prompt_key, "prompt key"), pinned))
         weights.append(_weight(weight))
     return CompiledTest(
-        _text(key, "key"), _version(version), tuple(found), compile_thresholds(weights)
+        _text(key, "key"),
+        _version(version),
+        tuple(found),
+        compile_thresholds(weights),
+        _salt(salt),
     )
 
 
@@ -257,6 +271,10 @@ def _exactly(fields: Any, count: int) -> list[Any]:
     return fields
 
 
+def _with_salt(fields: list[Any], count_without: int) -> list[Any]:
+    return [*fields, ""] if len(fields) == count_without else fields
+
+
 def _rows(rows: Any, width: int, name: str, empty: bool = False) -> list[list[Any]]:
     if type(rows) is not list or not (rows or empty):
         _refuse(f"an entry without {name}")
@@ -269,6 +287,13 @@ def _text(value: Any, name: str) -> str:
     if type(value) is not str:
         _refuse(f"an entry whose {name} is not text")
     return value
+
+
+def _salt(value: Any) -> bytes:
+    try:
+        return compile_salt(_text(value, "salt"))
+    except UnicodeEncodeError:
+        _refuse("a salt that is not valid Unicode")
 
 
 def _value(value: Any) -> None:

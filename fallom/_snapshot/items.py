@@ -8,6 +8,7 @@ from typing import Any
 from fallom._core.targeting import OPERATORS
 from fallom._snapshot.entries import (
     KEY_CHARS_MAX,
+    SALT_CHARS_MAX,
     VERSION_MAX,
     AbTestRecord,
     ConfigRecord,
@@ -46,7 +47,7 @@ def config_record(values: Any, location: Location, notes: list[str]) -> ConfigRe
         variants.append((model, _weight(fields.get("weight"), there.field("weight"))))
     _note_weights([weight for _, weight in variants], here, notes)
     targeting = _targeting(item.get("targeting"), len(variants), location.field("targeting"), notes)
-    return ConfigRecord(key, version, variants, targeting)
+    return ConfigRecord(key, version, variants, targeting, _salt(item, location))
 
 
 def prompt_record(values: Any, location: Location, notes: list[str]) -> PromptRecord:
@@ -78,7 +79,7 @@ def ab_test_record(values: Any, location: Location, notes: list[str]) -> AbTestR
         weight = _weight(fields.get("weight"), there.field("weight"))
         variants.append((prompt_key, pinned, weight))
     _note_weights([weight for _, _, weight in variants], here, notes)
-    return AbTestRecord(key, version, variants)
+    return AbTestRecord(key, version, variants, _salt(item, location))
 
 
 def _targeting(
@@ -214,6 +215,19 @@ def _name(value: Any, location: Location) -> str:
     except UnicodeEncodeError:  # it goes into URLs and spans, which cannot carry it
         raise location.refusal("not valid Unicode", "a text without lone surrogates") from None
     return value
+
+
+def _salt(item: dict[str, Any], location: Location) -> str:
+    salt = item.get("salt")
+    if salt is None or salt == "":
+        return ""
+    here = location.field("salt")
+    if type(salt) is not str or len(salt) > SALT_CHARS_MAX or "\0" in salt:
+        what = shown(salt) if type(salt) is not str else f"a text of {len(salt)} characters"
+        what += " with a NUL" if type(salt) is str and "\0" in salt else ""
+        expected = f"a text of at most {SALT_CHARS_MAX} characters without NUL, or null for none"
+        raise here.refusal(what, expected)
+    return _name(salt, here)
 
 
 def _version(item: dict[str, Any], location: Location) -> int:

@@ -178,13 +178,19 @@ class SpoolWriter:
         if len(payload) > START_BYTES_MAX:
             return
         with self._current_lock():
-            if len(self._starts) < STARTS_MAX:
-                self._starts[span_id] = payload
+            if len(self._starts) >= STARTS_MAX:
+                return
+            self._starts[span_id] = payload
         self.write_packed(Destination.TRACES, Kind.START, payload, now_ns)
 
-    def end(self, span_id: bytes) -> None:
-        """Take it that the call has its span, which is the tombstone of its start."""
-        self._starts.pop(span_id, None)
+    def end(self, span_id: bytes, is_recorded: bool) -> None:
+        """Take it that the call ended; its span, where it was recorded, is the tombstone of its start.
+
+        Where it was not, the segment is sealed, which takes no room on the disk: it was left by a
+        living writer then, and of its calls nothing is said that the next segment does not repeat.
+        """
+        if self._starts.pop(span_id, None) is not None and not is_recorded:
+            self.let_go(Destination.TRACES)
 
     def hold(self, destination: Destination, now_ns: int) -> None:
         """Have a segment open, and so be a living writer, without recording anything."""

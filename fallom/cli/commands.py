@@ -63,6 +63,19 @@ def root() -> None:
     metavar="NAME",
     help="Answer to this name too, for example that of a container.",
 )
+@click.option(
+    "--keep",
+    "spans_max",
+    type=click.IntRange(0),
+    default=500_000,
+    show_default=True,
+    help="How many spans to keep, the newest; 0 keeps all.",
+)
+@click.option(
+    "--sample-traffic",
+    is_flag=True,
+    help="Run a few workers that record what a shop's assistant would, to look around.",
+)
 @click.option("--quiet", is_flag=True, help="No banner.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 def dev(
@@ -73,10 +86,14 @@ def dev(
     faults: tuple[str, ...],
     port_file: Path | None,
     hosts: tuple[str, ...],
+    spans_max: int,
+    sample_traffic: bool,
     quiet: bool,
     until_stdin_closes: bool,
 ) -> None:
     """Run the local cloud: configs and prompts from FOLDER, traces into SQLite, a model that echoes.
+
+    Its page shows sessions, traces, experiments and this host's health as they come.
 
     FOLDER holds configs/*.yaml, prompts/*.yaml and prompt-ab-tests/*.yaml (or JSON), and is read
     again when it is edited. Without FOLDER a small sample is served.
@@ -95,6 +112,8 @@ def dev(
             hosts=hosts,
             faults=[parse_fault(spec) for spec in faults],
             port_file=port_file,
+            spans_max=spans_max or None,
+            sample_traffic=sample_traffic,
             quiet=quiet,
             until_stdin_closes=until_stdin_closes,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,6 +24,10 @@ from fallom.dev.faults import Fault
 from fallom.dev.guard import LoopbackGuard
 from fallom.dev.ingest import ingest_routes
 from fallom.dev.inspection import inspection_routes
+from fallom.dev.page.indexer import Indexer
+from fallom.dev.page.live import Live
+from fallom.dev.page.reading import Shelf
+from fallom.dev.page.routes import PageParts, page_routes
 from fallom.dev.provider import provider_routes
 from fallom.dev.recorder import Recorder
 from fallom.dev.request_log import RequestLog
@@ -33,30 +38,59 @@ __all__ = ["build_app"]
 
 def build_app(
     folder: Folder,
-    recorder: Recorder,
+    database: Path,
     *,
     hosts: Collection[str] = (),
     addresses_allowed: bool = False,
     faults: Collection[Fault] = (),
+    spans_max: int | None = None,
+    state_bases: Collection[str] = (),
+    is_watched: bool = False,
 ) -> Starlette:
-    """Give the application; it closes ``recorder`` when it is shut down."""
+    """Give the application; it closes what it opened when it is shut down.
+
+    Args:
+        folder: What is served.
+        database: Where rows go.
+        hosts: Names of this server beside those of loopback.
+        addresses_allowed: See ``LoopbackGuard``.
+        faults: Those that are set from the start.
+        spans_max: How many spans are kept; None for all.
+        state_bases: State directories whose health the page shows.
+        is_watched: Whether a person is there: then the page's index is filled from the start, and
+            otherwise from the first look at the page.
+
+    Raises:
+        ConfigurationError: The database cannot be used.
+    """
     desk = Desk(folder)
     desk.look()
     board = FaultBoard(faults)
+    live = Live()
+    indexer = Indexer(database, desk, live.changed, spans_max)
+    recorder = Recorder(database, indexer.wake, indexer.clear)
+    shelf = Shelf(database, indexer)
+    desk.tell(indexer.wake)
+    if is_watched:
+        indexer.start()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        live.close()
+        shelf.close()
+        indexer.close()
         desk.close()
         recorder.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *serving_routes(desk),
             *ingest_routes(recorder),
             *provider_routes(),
             *inspection_routes(recorder, desk),
             *fault_routes(board),
+            *page_routes(PageParts(shelf, indexer, desk, live, tuple(state_bases))),
         ],
         middleware=[
             Middleware(RequestLog, recorder=recorder),
@@ -66,6 +100,8 @@ def build_app(
         exception_handlers={HTTPException: _refused, sqlite3.Error: _not_stored},
         lifespan=lifespan,
     )
+    app.state.live = live
+    return app
 
 
 async def _refused(_: Request, error: Exception) -> Response:

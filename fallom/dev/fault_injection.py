@@ -24,6 +24,7 @@ from fallom.dev.answers import JsonAnswer
 from fallom.dev.fault_board import FaultBoard
 from fallom.dev.faults import Fault
 from fallom.dev.otlp import PROTOBUF, encode_status
+from fallom.dev.request_log import is_of_people
 
 __all__ = ["REJECT_STATE", "TRANSPORT", "FaultInjection"]
 
@@ -43,7 +44,7 @@ class FaultInjection:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Apply a fault, or pass on."""
         path = scope.get("path", "")
-        steering = scope["type"] != "http" or path == "/" or path.startswith("/_dev")
+        steering = scope["type"] != "http" or is_of_people(path)
         positions = [] if steering else self._board.candidates(scope["method"], path)
         if not positions:
             await self._app(scope, receive, send)

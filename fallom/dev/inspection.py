@@ -1,16 +1,14 @@
-"""What tests and people ask the cloud about itself: ``/_dev/...`` and a plain page at ``/``."""
+"""What tests and scripts ask the cloud about itself: ``/_dev/...``, in JSON."""
 
 from __future__ import annotations
 
-import html
 import json
 import os
-import secrets
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from fallom._version import __version__
@@ -51,12 +49,8 @@ def inspection_routes(recorder: Recorder, desk: Desk) -> list[Route]:
         await recorder.clear()
         return Response(status_code=204)
 
-    async def page(_: Request) -> Response:
-        return _page(await stats())
-
     tables = [Route(f"/_dev/{name}", _for_table(show_rows, name)) for name in _TABLES]
     return [
-        Route("/", page),
         Route("/_dev/stats", show_stats),
         Route("/_dev/data", clear, methods=["DELETE"]),
         *tables,
@@ -81,50 +75,3 @@ def _number(request: Request, name: str, default: int, high: int) -> int:
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:
     return {k: json.loads(v) if k in _JSON_COLUMNS else v for k, v in row.items()}
-
-
-def _page(stats: dict[str, Any]) -> Response:
-    """Give a plain page: no script, and nothing from outside that is not escaped."""
-    counts = [
-        (f"{name.replace('_', ' ')}, {what}", stats[name][what])
-        for name in ("spans", "metric_spans", "exposures", "metrics")
-        for what in ("received", "distinct")
-    ]
-    nonce = secrets.token_urlsafe(16)
-    body = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>fallom dev</title>'
-        f'<style nonce="{nonce}">body{{font:16px/1.5 system-ui,sans-serif;max-width:48rem;'
-        "margin:2rem auto;padding:0 1rem}td{padding-right:2rem}:root{color-scheme:light dark}"
-        f"</style><h1>fallom dev {html.escape(stats['version'])}</h1>"
-        f"<h2>Received</h2>{_table(counts)}"
-        f"<h2>Requests</h2>{_table(sorted(stats['fetches'].items()))}"
-        f"<h2>Files</h2>{_problems(stats['errors'] + stats['warnings'])}"
-    )
-    policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
-    )
-    headers = {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-    }
-    return HTMLResponse(body, headers=headers)
-
-
-def _table(rows: list[tuple[str, int]]) -> str:
-    if not rows:
-        return "<p>Nothing yet.</p>"
-    cells = (f"<tr><td>{html.escape(name)}</td><td>{number}</td></tr>" for name, number in rows)
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _problems(problems: list[dict[str, Any]]) -> str:
-    if not problems:
-        return "<p>All files are served.</p>"
-    items = (
-        f"<li>{html.escape(p['file'])}:{p['line']}:{p['column']}: {html.escape(p['message'])}</li>"
-        for p in problems
-    )
-    return f"<ul>{''.join(items)}</ul>"

@@ -22,13 +22,27 @@ __all__ = ["Recorder"]
 class Recorder:
     """One store, written by one thread and read by another."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the store; see ``Store`` for what is raised."""
+    def __init__(
+        self,
+        path: Path,
+        stored: Callable[[], None] = lambda: None,
+        cleared: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the store; see ``Store`` for what is raised.
+
+        Args:
+            path: The store's file.
+            stored: Called after each commit of rows that somebody waits for; must not block.
+            cleared: Called after all was forgotten; must not block.
+        """
+        self.path = path
         self._written = Store(path)
         self._read = Store(path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="fallom-dev-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="fallom-dev-reader")
         self._noted: deque[FetchRow] = deque()
+        self._stored = stored
+        self._cleared = cleared
 
     async def store(self, rows: Callable[[], Iterable[SpanRow | ExposureRow | MetricsRow]]) -> None:
         """Commit the rows that ``rows`` gives; it is called in the writer's thread.
@@ -37,6 +51,7 @@ class Recorder:
         """
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writer, lambda: self._add([*rows(), *self._take()]))
+        self._stored()
 
     def note(self, row: FetchRow) -> None:
         """Store a log row soon; nobody waits for it."""
@@ -59,6 +74,7 @@ class Recorder:
         """Forget everything that was received."""
         await self._settle()
         await asyncio.get_running_loop().run_in_executor(self._writer, self._written.clear)
+        self._cleared()
 
     def close(self) -> None:
         """Store what is noted and close; blocks until the threads are done."""

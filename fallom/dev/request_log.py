@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fallom.dev.recorder import Recorder
 from fallom.dev.store import FetchRow
 
-__all__ = ["RequestLog"]
+__all__ = ["RequestLog", "is_of_people"]
 
 
 class RequestLog:
-    """ASGI middleware that notes requests; those of ``/_dev`` and the page are not noted."""
+    """ASGI middleware that notes requests; those of ``/_dev`` and of the page are not noted."""
 
     def __init__(self, app: ASGIApp, recorder: Recorder) -> None:
         self._app = app
@@ -53,7 +53,7 @@ class RequestLog:
         try:
             await self._app(scope, counting_receive, marking_send)
         finally:
-            if scope["path"] != "/" and not scope["path"].startswith("/_dev"):
+            if not is_of_people(scope["path"]):
                 headers = Headers(scope=scope)
                 self._recorder.note(
                     FetchRow(
@@ -68,6 +68,11 @@ class RequestLog:
                         request_id,
                     )
                 )
+
+
+def is_of_people(path: str) -> bool:
+    """Whether a path is looked at by people and tests, and is no part of what applications call."""
+    return path == "/" or path.startswith(("/_dev", "/ui/"))
 
 
 def _hash(secret: str) -> str:

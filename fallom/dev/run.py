@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -19,12 +20,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fallom._core.errors import ConfigurationError
+from fallom._core.settings import resolve_settings
 from fallom._folder.folder import Folder
+from fallom._host.directory import state_bases
 from fallom.dev.app import build_app
 from fallom.dev.fault_injection import TRANSPORT
 from fallom.dev.faults import Fault
 from fallom.dev.guard import is_loopback
-from fallom.dev.recorder import Recorder
+from fallom.dev.traffic import SampleTraffic
 
 __all__ = ["CloudOptions", "default_database", "run_cloud", "sample_folder"]
 
@@ -43,6 +46,8 @@ class CloudOptions:
     faults: Collection[Fault] = ()
     port_file: Path | None = None
     quiet: bool = False
+    spans_max: int | None = None  # how many spans are kept; None: all
+    sample_traffic: bool = False  # workers that record what an application would
     until_stdin_closes: bool = False  # so that a cloud never outlives the test that started it
 
 
@@ -62,17 +67,24 @@ def run_cloud(options: CloudOptions) -> None:
     Raises:
         ConfigurationError: The folder, database or address cannot be used.
     """
+    with contextlib.ExitStack() as stack:
+        _run(options, stack.enter_context(SampleTraffic()) if options.sample_traffic else None)
+
+
+def _run(options: CloudOptions, traffic: SampleTraffic | None) -> None:
     folder = Folder(options.folder)
     for note in (*_warnings(options), *folder.notes):
         _say(note, sys.stderr)
     listener = _bound(options.host, options.port)
-    recorder = Recorder(options.db)
     app = build_app(
         folder,
-        recorder,
+        options.db,
         hosts=(options.host, *options.hosts),
         addresses_allowed=not is_loopback(options.host),
         faults=options.faults,
+        spans_max=options.spans_max,
+        state_bases=(*([traffic.state_dir] if traffic else []), *_own_bases()),
+        is_watched=not options.quiet,
     )
     config = uvicorn.Config(
         app,
@@ -85,10 +97,11 @@ def run_cloud(options: CloudOptions) -> None:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    server = _Server(config, options, listener.getsockname()[1])
+    server = _Server(config, options, listener.getsockname()[1], traffic)
 
     def stop(*_: object) -> None:
         server.should_exit = True
+        app.state.live.close()  # the page's streams end only when they are told to
 
     # The server re-raises the signal that ended it once it has shut down in order; without
     # handlers of ours that would turn an orderly end into a death by signal.
@@ -100,13 +113,22 @@ def run_cloud(options: CloudOptions) -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, options: CloudOptions, port: int) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        options: CloudOptions,
+        port: int,
+        traffic: SampleTraffic | None,
+    ) -> None:
         super().__init__(config)
+        self._traffic = traffic
         self._options = options
         self._port = port
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._traffic is not None:
+            self._traffic.start(_url(self._options, self._port))
         if not self._options.quiet:
             _say(_banner(self._options, self._port), sys.stdout)
         if self._options.port_file:
@@ -150,11 +172,9 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _banner(options: CloudOptions, port: int) -> str:
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    shown = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else host  # noqa: S104
-    url = f"http://{shown}:{port}"
+    url = _url(options, port)
     lines = [
-        f"fallom dev: the local cloud is at {url}",
+        f"fallom dev: the page is at {url}",
         f"  serves  {options.folder}",
         f"  keeps   {options.db}",
         *(f"  fault   {fault.to_dict()}" for fault in options.faults),
@@ -162,10 +182,21 @@ def _banner(options: CloudOptions, port: int) -> str:
         "",
         f"  export FALLOM_TRACES_URL={url} FALLOM_CONFIGS_URL={url} FALLOM_PROMPTS_URL={url}",
         f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=anything",
+        "  export FALLOM_SYNC_INTERVAL=2   # seconds until a changed file is taken up; else 30",
         "",
         "Ctrl-C stops it.",
     ]
     return "\n".join(lines)
+
+
+def _url(options: CloudOptions, port: int) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    shown = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else host  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _own_bases() -> list[str]:
+    return state_bases(resolve_settings({}, os.environ).state_dir, os.environ)
 
 
 def _warnings(options: CloudOptions) -> list[str]:

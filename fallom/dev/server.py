@@ -122,6 +122,7 @@ class LocalCloud:
         port_file = own / "port"
         port_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "fallom", "dev", "--quiet", "--until-stdin-closes"]
+        command += ["--keep", "0"]  # a test counts everything
         command += ["--port", str(self._port), "--port-file", str(port_file)]
         command += ["--db", os.fspath(self._db or own / "cloud.db")]
         command += ["--fault", self._fault] if self._fault else []

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.routing import Route
 
 from fallom._folder.folder import Catalogue, Folder, Problem
 from fallom.dev.answers import JsonAnswer
+from fallom.dev.overrides import Overrides
 
 __all__ = ["Desk", "serving_routes"]
 
@@ -30,6 +32,10 @@ class Desk:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fallom-dev-folder")
         self._said: tuple[Problem, ...] = ()
         self._seen: Catalogue | None = None
+        self._overrides = Overrides()
+        self._served: Catalogue | None = None
+        self._overridden: set[tuple[str, str]] = set()
+        self._changed: Callable[[], None] = lambda: None
 
     async def catalogue(self) -> Catalogue:
         """Give what the files say now."""
@@ -50,7 +56,48 @@ class Desk:
             if not first and not catalogue.problems:
                 _say(f"{self._folder.root}: changed, served anew")
             self._said = catalogue.problems
-        return catalogue
+            self._served = None
+        if self._served is None:
+            self._served = self._overrides.applied(catalogue)
+            self._overridden = self._overrides.keys()
+            self._changed()
+        return self._served
+
+    def tell(self, changed: Callable[[], None]) -> None:
+        """Call ``changed``, which must not block, whenever something else is served."""
+        self._changed = changed
+
+    @property
+    def last(self) -> Catalogue | None:
+        """What was served at the last look, without looking again; for any thread."""
+        return self._served or self._seen
+
+    @property
+    def overridden(self) -> set[tuple[str, str]]:
+        """Give (kind, key) of what is served with weights that were changed on the page."""
+        return self._overridden
+
+    async def set_weights(self, kind: str, key: str, weights: Sequence[str]) -> None:
+        """Serve other weights than the file says; see ``Overrides.set_weights`` for what is raised."""
+
+        def change(catalogue: Catalogue) -> None:
+            self._overrides.set_weights(catalogue, kind, key, weights)
+
+        await self._change(change)
+
+    async def drop_weights(self, kind: str, key: str) -> None:
+        """Serve what the file says again."""
+        await self._change(lambda _: self._overrides.drop(kind, key))
+
+    async def _change(self, change: Callable[[Catalogue], None]) -> None:
+        def work() -> None:
+            self.look()
+            assert self._seen is not None
+            change(self._seen)
+            self._served = None
+            self.look()
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
         """End the thread."""

@@ -245,6 +245,45 @@ class Store:
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
+    def rows_by_id(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Give these rows of ``spans``, as far as they are still there."""
+        marks = ", ".join("?" * len(ids))
+        cursor = self._connection.execute(
+            f"SELECT * FROM spans WHERE id IN ({marks}) ORDER BY id",  # noqa: S608
+            list(ids),
+        )
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def last_span(self) -> int:
+        """Give the id of the newest span; 0 when there is none."""
+        (last,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM spans").fetchone()
+        return int(last)
+
+    def fetches_of(self, path: str, limit: int) -> list[dict[str, Any]]:
+        """Give the last requests for a path, newest first."""
+        cursor = self._connection.execute(
+            "SELECT status, received_unix_ns, user_agent FROM fetches WHERE path = ? "
+            "ORDER BY id DESC LIMIT ?",
+            (path, limit),
+        )
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def keep_newest(self, spans_max: int) -> int:
+        """Delete all but the newest spans and requests; give the id of the oldest span kept.
+
+        Ids are never used again while a newer row is there, so what is deleted is not seen twice.
+        """
+        oldest = max(1, self.last_span() - spans_max + 1)
+        with self._transaction(immediate=True):
+            self._connection.execute("DELETE FROM spans WHERE id < ?", (oldest,))
+            self._connection.execute(
+                "DELETE FROM fetches WHERE id <= (SELECT coalesce(max(id), 0) FROM fetches) - ?",
+                (spans_max,),
+            )
+        return oldest
+
     def close(self) -> None:
         """Close the connection; the file stays."""
         self._connection.close()

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from fallom._context import RequestContext
+from fallom.integrations._request import HEADERS, Request
 
 __all__ = ["FallomMiddleware"]
 
@@ -24,13 +24,17 @@ __all__ = ["FallomMiddleware"]
 class FallomMiddleware:
     """An ASGI application around another one, which it calls with a context of its own."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], *, extract: bool = False) -> None:
         """Wrap an application.
 
         Args:
             app: Any ASGI 3 application.
+            extract: Take the caller's trace and session from the headers that ``trace.inject`` wrote
+                there (``traceparent`` of any tracing library, too). Anybody can write them: only
+                behind services of your own.
         """
         self._app = app
+        self._extract = extract
 
     async def __call__(
         self,
@@ -42,9 +46,15 @@ class FallomMiddleware:
         if scope["type"] == "lifespan":  # what starts there lives as long as the server
             await self._app(scope, receive, send)
             return
-        request = RequestContext()
-        request.swap()
-        try:
+        with Request(_headers(scope) if self._extract else None):
             await self._app(scope, receive, send)
-        finally:
-            request.swap()
+
+
+def _headers(scope: MutableMapping[str, Any]) -> dict[str, bytes]:
+    """Give the headers that matter; one that came more than once has the values of all, as in WSGI."""
+    found: dict[str, bytes] = {}
+    for name, value in scope.get("headers", ()):
+        text = name.decode("latin-1").lower()
+        if text in HEADERS:
+            found[text] = found[text] + b"," + value if text in found else value
+    return found

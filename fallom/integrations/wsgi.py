@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from fallom._context import RequestContext
+from fallom.integrations._request import HEADERS, Request
 
 __all__ = ["FallomMiddleware"]
 
@@ -22,22 +22,23 @@ __all__ = ["FallomMiddleware"]
 class FallomMiddleware:
     """A WSGI application around another one, which it calls with a context of its own."""
 
-    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+    def __init__(self, app: Callable[..., Iterable[bytes]], *, extract: bool = False) -> None:
         """Wrap an application.
 
         Args:
             app: Flask's ``app.wsgi_app``, what Django's ``get_wsgi_application()`` gives, any other.
+            extract: Take the caller's trace and session from the headers that ``trace.inject`` wrote
+                there (``traceparent`` of any tracing library, too). Anybody can write them: only
+                behind services of your own.
         """
         self._app = app
+        self._extract = extract
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         """Answer one request; what the application raises passes through."""
-        request = RequestContext()
-        request.swap()
-        try:
+        request = Request(_headers(environ) if self._extract else None)
+        with request:
             body = self._app(environ, start_response)
-        finally:
-            request.swap()
         return body if _is_made(body, environ) else _Body(body, request)
 
 
@@ -46,7 +47,7 @@ class _Body:
 
     __slots__ = ("_body", "_parts", "_request")
 
-    def __init__(self, body: Iterable[bytes], request: RequestContext) -> None:
+    def __init__(self, body: Iterable[bytes], request: Request) -> None:
         self._body = body
         self._parts: Iterator[bytes] | None = None
         self._request = request
@@ -55,24 +56,22 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        self._request.swap()
-        try:
+        with self._request:
             if self._parts is None:
                 self._parts = iter(self._body)
             return next(self._parts)
-        finally:
-            self._request.swap()
 
     def close(self) -> None:
         """End the answer, as a server does with each, also with one that a client gave up."""
         close = getattr(self._body, "close", None)
-        if close is None:
-            return
-        self._request.swap()
-        try:
-            close()
-        finally:
-            self._request.swap()
+        if close is not None:
+            with self._request:
+                close()
+
+
+def _headers(environ: dict[str, Any]) -> dict[str, str]:
+    names = {name: f"HTTP_{name.upper()}" for name in HEADERS}
+    return {name: environ[variable] for name, variable in names.items() if variable in environ}
 
 
 def _is_made(body: Any, environ: dict[str, Any]) -> bool:

@@ -121,10 +121,10 @@ class _SessionOfBucket(str):
 def _chosen_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     from fallom._core import assignment
 
-    def bucket(session_id: str) -> int:
-        return (
-            session_id.bucket if isinstance(session_id, _SessionOfBucket) else bucket_of(session_id)
-        )
+    def bucket(session_id: str, salt: bytes) -> int:
+        if isinstance(session_id, _SessionOfBucket):
+            return session_id.bucket
+        return bucket_of(session_id, salt)
 
     monkeypatch.setattr(assignment, "bucket_of", bucket)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fallom._flusher import dead as dead_module
+from fallom._flusher import dead_reading
 from fallom._flusher.dead import FILE_AGE_MAX_NS, DeadLetters
 from fallom._host.files import File, open_file
 from fallom._spool.frame import (
@@ -24,6 +27,7 @@ from fallom._spool.frame import (
 )
 from fallom._spool.reader import Item
 from fallom._spool.segment import Destination, SegmentName
+from tests.support.processes import in_child
 from tests.support.records import item_of, make_span
 
 DAY_NS = 86_400 * 10**9
@@ -224,3 +228,32 @@ def test_damaged_bytes_that_cannot_be_kept_are_nobodys_error(
 
     monkeypatch.setattr(dead_module, "open_file", refuse)
     dead.keep_damaged(NAME, 256, b"damaged", NOW_NS)
+
+
+def test_what_a_killed_rewriting_left_is_removed_after_a_minute_and_no_letter_with_it(
+    dead: DeadLetters, dead_directory: File
+) -> None:
+    now_ns = time.time_ns()
+    add(dead, 1, now_ns)
+    add(dead, 2, now_ns)
+    (first, _) = dead_reading.letters_of(dead_directory)
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def rewrite() -> None:
+        dead_reading.os.rename = die  # type: ignore[assignment]
+        dead_reading.remove_letters(dead_directory, {first.id})
+
+    with pytest.raises(AssertionError, match="the child died"):
+        in_child(rewrite)
+
+    def left() -> list[str]:
+        return [name for name in os.listdir(dead_directory.fd) if name.endswith(".tmp")]
+
+    assert len(left()) == 1
+    dead.evict(now_ns)
+    assert len(left()) == 1, "it may be under way"
+    assert dead.evict(now_ns + 62 * 10**9) == 0
+    assert left() == []
+    assert [letter[0] for letter in letters(dead_directory)] == ["HTTP 400 1", "HTTP 400 2"]

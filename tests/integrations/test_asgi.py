@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 import fallom
 from fallom import trace
+from fallom._active_span import active_span
 from fallom._context import CURRENT_PROMPT, PromptTag
 from fallom.integrations.asgi import FallomMiddleware
 
@@ -115,6 +116,29 @@ async def test_requests_of_one_loop_do_not_mix() -> None:
     scopes = [{"type": "http", "headers": [], "path": str(number)} for number in range(10)]
     await asyncio.gather(*(wrapped(scope, nothing, nothing) for scope in scopes))
     assert seen == {scope["path"]: scope["path"] for scope in scopes}
+
+
+async def test_a_request_is_of_its_caller_s_session_and_trace_if_that_is_asked_for() -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0)
+        seen.append((whose(), active_span()))
+
+    carried: dict[str, str] = {}
+    with fallom.session("app", "caller's"), trace.step("call"):
+        trace.inject(carried)
+    headers = [(name.encode(), value.encode()) for name, value in carried.items()]
+    twice = [*headers, (b"traceparent", carried["traceparent"].encode())]
+    for given in (headers, twice):
+        scope = {"type": "http", "headers": given}
+        await FallomMiddleware(app, extract=True)(scope, nothing, nothing)
+        await FallomMiddleware(app)(scope, nothing, nothing)
+    _, trace_id, span_id, _ = carried["traceparent"].split("-")
+    caller = bytes.fromhex(trace_id), bytes.fromhex(span_id)
+    none = (None, None)
+    assert seen == [("caller's", caller), none, ("caller's", None), none], "two parents are none"
+    assert (whose(), active_span()) == none
 
 
 async def test_starlette_takes_it_as_its_own() -> None:

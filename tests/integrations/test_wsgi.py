@@ -14,6 +14,7 @@ import pytest
 
 import fallom
 from fallom import trace
+from fallom._active_span import active_span
 from fallom._context import CURRENT_PROMPT, PromptTag
 from fallom.integrations.wsgi import FallomMiddleware
 
@@ -162,6 +163,44 @@ def test_an_error_of_the_application_passes_through_and_ends_the_context(at: str
     with pytest.raises(LookupError, match=at):
         serve()
     assert whose() is None
+
+
+def carried() -> dict[str, str]:
+    """Give the headers of a request that another service makes, as a server gives them to WSGI."""
+    headers: dict[str, str] = {}
+    with fallom.session("app", "caller's"), trace.step("call"):
+        trace.inject(headers)
+    return {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+
+
+def test_a_request_is_of_its_caller_s_session_and_trace_if_that_is_asked_for() -> None:
+    seen = []
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Iterator[bytes]:
+        seen.append((whose(), active_span()))
+        yield b"one"
+        trace.set_session("app", "changed")
+        yield b"two"
+        seen.append((whose(), active_span()))
+
+    headers = carried()
+    list(call(FallomMiddleware(app, extract=True), **headers))
+    assert (whose(), active_span()) == (None, None)
+    _, trace_id, span_id, _ = headers["HTTP_TRACEPARENT"].split("-")
+    caller = bytes.fromhex(trace_id), bytes.fromhex(span_id)
+    assert seen == [("caller's", caller), ("changed", caller)]
+    seen.clear()
+    list(call(FallomMiddleware(app), **headers))
+    assert seen == [(None, None), ("changed", None)], "not asked for: anybody can write them"
+
+
+@pytest.mark.parametrize("header", ["TRACEPARENT", "FALLOM"])
+def test_a_damaged_header_is_as_good_as_none(header: str) -> None:
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        return [str(whose()).encode(), str(active_span()).encode()]
+
+    given = {f"HTTP_{header}": "\xff,{]", "HTTP_TRACESTATE": "="}
+    assert call(FallomMiddleware(app, extract=True), **given) == [b"None", b"None"]
 
 
 def test_an_answer_that_runs_no_code_is_passed_on_as_it_is() -> None:

@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import fallom
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import flusher_pids, wait_for
@@ -114,3 +116,63 @@ def test_a_start_outlives_the_flusher_that_read_it(
 def _rows(cloud: LocalCloud, count: int) -> list[dict[str, Any]]:
     rows = cloud.spans()
     return rows if len(rows) >= count else []
+
+
+# Each has the span of the call refused, and the process killed afterwards.
+REFUSALS = {
+    "the quota": """
+while not fallom.status()["dropped"].get("quota"):
+    trace.span({"text": "x" * 2000}, config_key="app", session_id="filler")
+for _ in stream: pass
+""",
+    "a full disk": """
+def refuse(fd, data):
+    raise OSError(28, "no space left on device")
+write, os.write = os.write, refuse
+for _ in stream: pass
+os.write = write
+assert fallom.status()["dropped"].get("disk"), fallom.status()
+""",
+    "its own size": """
+import fallom._spool.writer as writer
+writer.RECORD_BYTES_MAX, most = 100, writer.RECORD_BYTES_MAX
+for _ in stream: pass
+writer.RECORD_BYTES_MAX = most
+assert fallom.status()["dropped"].get("too_large"), fallom.status()
+""",
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_call_that_ended_is_never_told_as_died_though_its_span_was_refused(
+    cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    monkeypatch.setenv("FALLOM_SPOOL_POLICY", "drop_newest")
+    monkeypatch.setenv("FALLOM_SPOOL_BYTES_MAX", "1100000")
+    cloud.fault("503,path=/v1/traces")
+    kill_in_flight(CALL + REFUSALS[refusal] + WAIT, tmp_path, "refused")
+    cloud.fault()
+    kill_in_flight(CALL + WAIT, tmp_path, "killed")
+    wait_for(lambda: died(cloud))
+    assert fallom.flush(20) == 0
+    assert {row["attributes"]["fallom.session_id"] for row in died(cloud)} == {"killed"}
+
+
+def test_calls_that_are_still_in_flight_are_told_though_the_span_of_another_was_refused(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    other = """
+first = stream
+second = client.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True)
+"""
+    kill_in_flight(
+        CALL
+        + other
+        + REFUSALS["its own size"].replace("stream", "first")
+        + "with trace.step('next'): pass\n"
+        + WAIT,
+        tmp_path,
+        "s",
+    )
+    (span,) = wait_for(lambda: died(cloud))
+    assert span["name"] == "chat gpt-4o-mini"

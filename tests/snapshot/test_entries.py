@@ -54,6 +54,33 @@ def test_ab_tests_round_trip(variants: list[tuple[str, int | None, float]]) -> N
     assert [tuple(variant) for variant in compiled.variants] == [v[:2] for v in variants]
 
 
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20))
+def test_salts_round_trip(salt: str) -> None:
+    config = decode_entry(encode_entry(ConfigRecord("k", 1, [("m", 1.0)], None, salt)).data)
+    test = decode_entry(encode_entry(AbTestRecord("t", 1, [("p", None, 1.0)], salt)).data)
+    assert isinstance(config, CompiledConfig)
+    assert isinstance(test, CompiledTest)
+    assert config.salt == test.salt == salt.encode() + b"\0"
+
+
+def test_entry_without_a_salt_has_the_bytes_of_before_there_were_salts() -> None:
+    fields = [1, 1, "k", 1, [["m", 1.0]], None]
+    assert encode_entry(ConfigRecord("k", 1, [("m", 1.0)], None)).data == msgpack.packb(fields)
+
+
+@pytest.mark.parametrize("salt", [5, None, b"bytes"])
+def test_salt_that_is_no_text_is_refused(salt: object) -> None:
+    fields = [1, 1, "k", 1, [["m", 1.0]], None, salt]
+    with pytest.raises(PayloadError):
+        decode_entry(msgpack.packb(fields))
+
+
+def test_salt_with_a_lone_surrogate_is_refused() -> None:
+    fields = [1, 1, "k", 1, [["m", 1.0]], None, "\ud800"]
+    with pytest.raises(PayloadError):
+        decode_entry(msgpack.packb(fields, unicode_errors="surrogatepass"))
+
+
 def test_targeting_round_trips() -> None:
     targeting = ([("a", {"x": [1, None]}, 1)], [([("b", "in", ["c", 5])], 0)])
     record = ConfigRecord("k", 1, [("m", 50.0), ("n", 50.0)], targeting)

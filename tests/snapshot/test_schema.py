@@ -41,6 +41,10 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"key": None}, "key is null"),
     ({"key": ""}, "key is an empty text"),
     ({"key": 5}, "key is 5"),
+    ({"salt": 5}, "salt is 5"),
+    ({"salt": "s" * 201}, "salt is a text of 201 characters"),
+    ({"salt": "a\0b"}, "salt is a text of 3 characters with a NUL"),
+    ({"salt": "\ud800"}, "salt is not valid Unicode"),
     ({"key": "k" * 1025}, "key is a text of 1025 characters"),
     ({"key": "\ud800"}, "key is not valid Unicode"),
     ({"version": True}, "version is true"),
@@ -164,9 +168,18 @@ def test_variants_may_be_an_object_and_weights_texts() -> None:
 
 
 def test_fields_that_are_not_known_change_nothing() -> None:
-    plain, newer = config("k"), {**config("k"), "salt": "x", "shards": [1]}
+    plain, newer = config("k"), {**config("k"), "seed": "x", "shards": [1]}
     newer["variants"] = [{**newer["variants"][0], "temperature": 0.5}]
     assert configs(plain).entries == configs(newer).entries
+
+
+def test_salt_is_kept_and_none_is_none() -> None:
+    (salted,) = configs({**config("k"), "salt": "spring"}).entries
+    compiled = decode_entry(salted.data)
+    assert isinstance(compiled, CompiledConfig)
+    assert compiled.salt == b"spring\0"
+    for none in (None, ""):
+        assert configs({**config("k"), "salt": none}).entries == configs(config("k")).entries
 
 
 def test_defaults_are_those_of_the_published_sdks() -> None:

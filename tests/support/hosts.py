@@ -39,6 +39,10 @@ class Unanswered(Exception):
     """No whole answer came."""
 
 
+class Failed(Exception):
+    """The answer is that of a server whose application failed."""
+
+
 @dataclass(frozen=True)
 class Footprint:
     """What a process has, as seen from outside."""
@@ -248,6 +252,7 @@ class Connection:
 
         Raises:
             Unanswered: The server closed the connection.
+            Failed: It answered with an error.
         """
         answer: Answer = json.loads(self.read(path))
         return answer
@@ -261,10 +266,14 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             self._http.close()
             raise Unanswered(str(error)) from error
-        if response.status in (502, 503, 504):
-            raise Unanswered(str(response.status))
-        assert response.status == 200, f"{response.status} {path} {body[:1000]}"
+        if response.status != 200:
+            raise Failed(f"{response.status} {path} {body[:1000]}")
         return body
+
+    def begin(self, path: str) -> bytes:
+        """Send one request, and give the first part of its answer, which has no end."""
+        self._http.request("GET", path)
+        return self._http.getresponse().read(1000)
 
     def __enter__(self) -> Connection:
         return self
