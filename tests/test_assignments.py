@@ -72,7 +72,7 @@ def test_a_snapshot_that_cannot_be_read_yet_is_not_taken_for_read(
     publish(1, "one")
     get_twice()
     with monkeypatch.context() as patched:
-        patched.setattr("fallom._snapshot.reader.decode_manifest", _refuse)
+        patched.setattr("fallom._snapshot.reader.decode_root", _refuse)
         publish(2, "two")
         assert get_twice() == "one"
         assert known() is None

@@ -8,16 +8,16 @@ Table ``Cache``, as diskcache lays it out; the columns that we use:
 
 | column | we write | a reader asks for |
 | --- | --- | --- |
-| key | text: ``e:<hash>`` (an entry), ``m:<generation, 20 digits>`` (a manifest) | that text |
+| key | text: ``e:<hash>``, ``s:<hash>``, ``m:<generation, 20 digits>`` | that text |
 | raw | 1 | 1 |
 | mode | 1: the value is in the row, as it is | 1 |
 | filename | null: never a file beside the database | - |
 | value | the bytes | a blob, not longer than its kind may be |
 
-The current manifest is that of the highest generation. Rollback journal, never WAL: a WAL reader has to
-create a file, which is impossible on a full disk. So a ``-wal`` or ``-shm`` beside the database was not
-made by us, and the database is not opened. Opened as ``mode=rw``: that never creates it, and can roll
-back what a killed publisher left, which ``ro`` cannot.
+The keys are of an entry, a shard, a manifest. The current manifest is that of the highest generation.
+Rollback journal, never WAL: a WAL reader has to create a file, which is impossible on a full disk. So a
+``-wal`` or ``-shm`` beside the database was not made by us, and the database is not opened. Opened as
+``mode=rw``: that never creates it, and can roll back what a killed publisher left, which ``ro`` cannot.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from urllib.parse import quote
 
 from fallom._snapshot.entries import ENTRY_BYTES_MAX
 from fallom._snapshot.manifest import MANIFEST_BYTES_MAX
+from fallom._snapshot.shards import SHARD_BYTES_MAX
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,6 +50,7 @@ __all__ = [
     "look_at",
     "manifest_key",
     "reading",
+    "shard_key",
     "translated",
 ]
 
@@ -87,7 +89,7 @@ _SELECT_MANIFESTS = (
     "SELECT key, value FROM Cache WHERE key >= 'm:' AND key < 'm;' AND raw = 1 AND mode = 1"
     " AND typeof(value) = 'blob' AND length(value) <= ? ORDER BY key DESC LIMIT ?"
 )
-_SELECT_HASHES = "SELECT key FROM Cache WHERE key >= 'e:' AND key < 'e;' AND raw = 1"
+_SELECT_HASHES = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND raw = 1"
 _SELECT_FOREIGN = (
     "SELECT count(*) FROM Cache WHERE raw IS NOT 1 OR mode IS NOT 1 OR filename IS NOT NULL"
     " OR expire_time IS NOT NULL OR typeof(key) <> 'text' OR typeof(value) <> 'blob'"
@@ -109,6 +111,11 @@ class DatabaseBrokenError(DatabaseError):
 def entry_key(entry_hash: str) -> str:
     """Give the key of an entry's row."""
     return f"e:{entry_hash}"
+
+
+def shard_key(shard_hash: str) -> str:
+    """Give the key of a shard's row."""
+    return f"s:{shard_hash}"
 
 
 def manifest_key(generation: int) -> str:
@@ -236,6 +243,10 @@ class Rows:
         """Give an entry's bytes, unchecked; None if there is no such row."""
         return self._value(entry_key(entry_hash), ENTRY_BYTES_MAX)
 
+    def shard(self, shard_hash: str) -> bytes | None:
+        """Give a shard's bytes, unchecked; None if there is no such row."""
+        return self._value(shard_key(shard_hash), SHARD_BYTES_MAX)
+
     def manifest(self) -> bytes | None:
         """Give the current manifest's bytes, unchecked; None if nothing was published."""
         found = self.manifests(1)
@@ -255,8 +266,11 @@ class Rows:
 
     def entry_hashes(self) -> set[str]:
         """Give the hashes of all entries that are stored."""
-        rows = self._connection.execute(_SELECT_HASHES)
-        return {key[2:].decode("utf-8", "replace") for (key,) in rows}
+        return self._hashes("e:", "e;")
+
+    def shard_hashes(self) -> set[str]:
+        """Give the hashes of all shards that are stored."""
+        return self._hashes("s:", "s;")
 
     def check(self) -> None:
         """Look whether diskcache may be let at this database: schema, settings, rows, pages.
@@ -278,6 +292,10 @@ class Rows:
             raise DatabaseBrokenError("the database has rows that are not plain bytes")
         if execute("PRAGMA quick_check(1)").fetchone()[0] != b"ok":
             raise DatabaseBrokenError("the database is damaged")
+
+    def _hashes(self, first: str, beyond: str) -> set[str]:
+        rows = self._connection.execute(_SELECT_HASHES, (first, beyond))
+        return {key[2:].decode("utf-8", "replace") for (key,) in rows}
 
     def _value(self, key: str, bytes_max: int) -> bytes | None:
         found = self._connection.execute(_SELECT, (key, bytes_max)).fetchone()

@@ -6,7 +6,7 @@ them by a connection of its own, and holds nothing afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from pathlib import Path
 from fallom._core.errors import PayloadError
 from fallom._snapshot.database import DATABASE_NAME, DatabaseMissingError, Rows, reading
 from fallom._snapshot.entries import Compiled, Kind, decode_entry, hash_of
-from fallom._snapshot.manifest import Manifest, decode_manifest
+from fallom._snapshot.manifest import Manifest, assemble, decode_root
+from fallom._snapshot.section import Item
+from fallom._snapshot.shards import decode_shard
 
 __all__ = ["History", "opened_history"]
 
@@ -72,10 +74,20 @@ def opened_history(directory: Path) -> Iterator[History]:
 
 
 def _decoded(rows: Rows) -> Iterator[Manifest]:
+    known: dict[str, Mapping[str, Item]] = {}  # shards; most are of many generations
+
+    def items(shard: str) -> Mapping[str, Item]:
+        if shard not in known:
+            try:
+                known[shard] = decode_shard(rows.shard(shard), shard)
+            except PayloadError:  # its keys are not known then
+                known[shard] = {}
+        return known[shard]
+
     newer: Manifest | None = None
     for _, data in rows.manifests(MANIFESTS_MAX):
         try:
-            manifest = decode_manifest(data)
+            manifest = assemble(decode_root(data), items)
         except PayloadError:  # damaged; the others are as good as before
             continue
         if newer is None or manifest.generation != newer.generation:

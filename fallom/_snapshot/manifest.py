@@ -2,57 +2,91 @@
 
 One manifest is one generation of the snapshot, immutable. As bytes it is the SHA-256 of the rest (32
 bytes), then one msgpack array: ``[1, generation, published unix ns, configs, prompts, A/B tests]``.
-Each of the three is nil (this publisher has never heard of them: a reader keeps what it had) or a map
-``key -> [current version or nil, unix ns of its removal or 0, [version, hash, version, hash, ...]]``,
-versions in the order in which they came. Elements may be added at the end; a reader ignores those that
-it does not know. Another format, or a checksum that does not fit, is no manifest.
+Each of the three is one of
+
+- nil: this publisher has never heard of them, and a reader keeps what it had;
+- a map ``key -> item``, see ``section``, where there are at most 128 keys;
+- an array ``[number of keys, [removed keys], table of shards]`` where there are more, see ``shards``.
+
+Earlier publishers wrote a map however many keys there were: it is read, and written in shards with the
+next change. Elements may be added at the end; a reader ignores those that it does not know. Another
+format, or a checksum that does not fit, is no manifest.
+
+``Root`` is what those bytes say, and all that a worker reads of it whole. ``Manifest`` is everything,
+with all shards; that is the publisher's.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgpack
 
 from fallom._core.errors import PayloadError
-from fallom._snapshot.entries import VERSION_MAX, Entry, Kind
+from fallom._snapshot.entries import Kind
+from fallom._snapshot.section import Item, having, pack_item, text, unpack_item, whole
+from fallom._snapshot.shards import WHOLE_MAX, Shards, divide, is_table
 
 __all__ = [
     "MANIFEST_BYTES_MAX",
-    "Item",
     "Manifest",
+    "Root",
     "Sections",
-    "decode_manifest",
-    "encode_manifest",
-    "with_listed",
-    "with_pinned",
+    "assemble",
+    "decode_root",
+    "encode_root",
+    "root_of",
 ]
 
-MANIFEST_BYTES_MAX = 256 << 20  # about two million keys; bounds what a reader loads
-VERSIONS_MAX = 64  # of one key; guess: pins older than that are asked for again (configs) or gone
-REMOVED_MAX = 1000  # keys that are no longer listed; beyond, the longest removed one is forgotten
+MANIFEST_BYTES_MAX = 256 << 20  # of an earlier publisher: two million keys; bounds what is loaded
 
 _FORMAT = 1
 _DIGEST_BYTES = 32
-
-
-class Item(NamedTuple):
-    """What is known of one key."""
-
-    current: int | None  # None: only pinned versions are known
-    removed_unix_ns: int  # since when the server does not list it, 0 while it does
-    versions: Mapping[int, str]  # version -> hash, in the order in which they came
 
 
 Sections: TypeAlias = "Mapping[Kind, Mapping[str, Item]]"  # a kind that is absent is not known
 
 
 @dataclass(frozen=True, slots=True)
+class Root:
+    """One generation as its own row says it; 0 means that nothing was ever published."""
+
+    generation: int = 0
+    published_unix_ns: int = 0
+    sections: Mapping[Kind, Mapping[str, Item] | Shards] = field(default_factory=dict)
+
+    def removed(self) -> tuple[str, ...]:
+        """Give the keys that the server no longer lists, as ``config 'x'``."""
+        return tuple(
+            f"{kind.name.lower()} {key!r}"
+            for kind, section in self.sections.items()
+            for key in _removed(section)
+        )
+
+    def over(self, earlier: Root) -> Root:
+        """Give this generation, with what ``earlier`` says of the kinds that this one does not know."""
+        return replace(self, sections={**earlier.sections, **self.sections})
+
+    def shards(self) -> Iterator[str]:
+        """Give the hash of every shard."""
+        for section in self.sections.values():
+            if isinstance(section, Shards):
+                yield from section.hashes()
+
+    def entries(self) -> Iterator[str]:
+        """Give the hash of every entry that stands here and not in a shard."""
+        for section in self.sections.values():
+            if not isinstance(section, Shards):
+                for item in section.values():
+                    yield from item.versions.values()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """One generation of the snapshot; 0 means that nothing was ever published."""
+    """One generation of the snapshot, whole; 0 means that nothing was ever published."""
 
     generation: int = 0
     published_unix_ns: int = 0
@@ -61,10 +95,7 @@ class Manifest:
     def find(self, kind: Kind, key: str, version: int | None) -> str | None:
         """Give the hash of an entry; ``version`` None is the current one."""
         item = self.sections.get(kind, {}).get(key)
-        if item is None:
-            return None
-        wanted = item.current if version is None else version
-        return None if wanted is None else item.versions.get(wanted)
+        return None if item is None else item.hash_of(version)
 
     def hashes(self) -> Iterator[str]:
         """Give the hash of every entry that this generation names."""
@@ -72,40 +103,56 @@ class Manifest:
             for item in section.values():
                 yield from item.versions.values()
 
-    def removed(self) -> tuple[str, ...]:
-        """Give the keys that the server no longer lists, as ``config 'x'``."""
-        return tuple(
-            f"{kind.name.lower()} {key!r}"
-            for kind, section in self.sections.items()
-            for key, item in section.items()
-            if item.removed_unix_ns
-        )
-
-    def over(self, earlier: Manifest) -> Manifest:
-        """Give this manifest, with what ``earlier`` says of the kinds that this one does not know."""
-        return replace(self, sections={**earlier.sections, **self.sections})
-
-    def having(self, hashes: Set[str]) -> Manifest:
+    def having(self, hashes: set[str]) -> Manifest:
         """Give this manifest without the versions whose entry is not among ``hashes``."""
-        return replace(
-            self,
-            sections={
-                kind: dict(_having(section, hashes)) for kind, section in self.sections.items()
-            },
-        )
+        sections = {kind: dict(having(section, hashes)) for kind, section in self.sections.items()}
+        return replace(self, sections=sections)
 
 
-def encode_manifest(manifest: Manifest) -> bytes:
-    """Give the bytes of a manifest."""
-    sections = [_encode_section(manifest.sections.get(kind)) for kind in Kind]
-    body: bytes = msgpack.packb(
-        [_FORMAT, manifest.generation, manifest.published_unix_ns, *sections]
-    )
+def root_of(manifest: Manifest, before: Manifest, root: Root) -> tuple[Root, dict[str, bytes]]:
+    """Give the root of a manifest, and the bytes of shards that are new, by hash.
+
+    Args:
+        manifest: What is to be published.
+        before: What was published before.
+        root: The root of that; shards without a change are taken from it.
+    """
+    sections: dict[Kind, Mapping[str, Item] | Shards] = {}
+    made: dict[str, bytes] = {}
+    for kind, section in manifest.sections.items():
+        if len(section) <= WHOLE_MAX:
+            sections[kind] = section
+            continue
+        earlier = root.sections.get(kind)
+        known = (before.sections[kind], earlier) if isinstance(earlier, Shards) else None
+        shards, new = divide(section, known)
+        sections[kind] = shards
+        made.update(new)
+    return Root(manifest.generation, manifest.published_unix_ns, sections), made
+
+
+def assemble(root: Root, items: Callable[[str], Mapping[str, Item]]) -> Manifest:
+    """Give the manifest of a root; ``items`` gives those of a shard, by its hash."""
+    sections: dict[Kind, Mapping[str, Item]] = {}
+    for kind, section in root.sections.items():
+        if isinstance(section, Shards):
+            sections[kind] = {
+                key: item for each in section.hashes() for key, item in items(each).items()
+            }
+        else:
+            sections[kind] = section
+    return Manifest(root.generation, root.published_unix_ns, sections)
+
+
+def encode_root(root: Root) -> bytes:
+    """Give the bytes of a manifest's row."""
+    sections = [_encode_section(root.sections.get(kind)) for kind in Kind]
+    body: bytes = msgpack.packb([_FORMAT, root.generation, root.published_unix_ns, *sections])
     return hashlib.sha256(body).digest() + body
 
 
-def decode_manifest(data: bytes) -> Manifest:
-    """Read a manifest.
+def decode_root(data: bytes) -> Root:
+    """Read a manifest's row.
 
     Raises:
         PayloadError: These bytes are no manifest of this format.
@@ -118,11 +165,11 @@ def decode_manifest(data: bytes) -> Manifest:
         if type(fields) is not list or fields[0] != _FORMAT:
             raise PayloadError(f"the snapshot's manifest is not of format {_FORMAT}.")
         sections = {
-            kind: {_key(key): _decode_item(item) for key, item in section.items()}
+            kind: _decode_section(section)
             for kind, section in zip(Kind, fields[3:], strict=False)
             if section is not None
         }
-        return Manifest(_whole(fields[1]), _whole(fields[2]), sections)
+        return Root(whole(fields[1]), whole(fields[2]), sections)
     except PayloadError:
         raise
     except (
@@ -138,94 +185,24 @@ def decode_manifest(data: bytes) -> Manifest:
         ) from None
 
 
-def with_listed(
-    section: Mapping[str, Item], entries: Iterable[Entry], listed: frozenset[str], unix_ns: int
-) -> Mapping[str, Item]:
-    """Give a section after the server's listing.
-
-    Args:
-        section: What was known.
-        entries: The good items; of several of one key the last is its current version.
-        listed: The keys that the server named, those of refused items too. None at all means that
-            the answer was empty, which never counts as "all removed".
-        unix_ns: Now.
-    """
-    after = dict(section)
-    for entry in entries:
-        _add(after, entry, is_current=True)
-    if listed:
-        for key, item in section.items():
-            if key not in listed and item.current is not None and not item.removed_unix_ns:
-                after[key] = item._replace(removed_unix_ns=unix_ns)
-    removed = sorted((i.removed_unix_ns, key) for key, i in after.items() if i.removed_unix_ns)
-    for _, key in removed[: max(0, len(removed) - REMOVED_MAX)]:
-        del after[key]
-    return after
+def _removed(section: Mapping[str, Item] | Shards) -> tuple[str, ...]:
+    if isinstance(section, Shards):
+        return section.removed
+    return tuple(key for key, item in section.items() if item.removed_unix_ns)
 
 
-def with_pinned(section: Mapping[str, Item], entry: Entry) -> Mapping[str, Item]:
-    """Give a section with a version that is not the current one."""
-    after = dict(section)
-    _add(after, entry, is_current=False)
-    return after
-
-
-def _add(section: dict[str, Item], entry: Entry, is_current: bool) -> None:
-    before = section.get(entry.key, Item(None, 0, {}))
-    current = entry.version if is_current else before.current
-    removed_unix_ns = 0 if is_current else before.removed_unix_ns
-    if before.versions.get(entry.version) == entry.hash:  # keep the order in which they came
-        section[entry.key] = before._replace(current=current, removed_unix_ns=removed_unix_ns)
-        return
-    versions = {v: h for v, h in before.versions.items() if v != entry.version}
-    versions[entry.version] = entry.hash
-    for version in list(versions)[: max(0, len(versions) - VERSIONS_MAX)]:
-        if version != current:
-            del versions[version]
-    section[entry.key] = Item(current, removed_unix_ns, versions)
-
-
-def _having(section: Mapping[str, Item], hashes: Set[str]) -> Iterator[tuple[str, Item]]:
-    for key, item in section.items():
-        versions = {v: h for v, h in item.versions.items() if h in hashes}
-        if versions:
-            current = item.current if item.current in versions else None
-            yield key, Item(current, item.removed_unix_ns, versions)
-
-
-def _encode_section(section: Mapping[str, Item] | None) -> dict[str, Any] | None:
+def _encode_section(section: Mapping[str, Item] | Shards | None) -> Any:
     if section is None:
         return None
-    return {
-        key: [
-            item.current,
-            item.removed_unix_ns,
-            [part for pair in item.versions.items() for part in pair],
-        ]
-        for key, item in section.items()
-    }
+    if isinstance(section, Shards):
+        return [section.keys, section.removed, section.table]
+    return {key: pack_item(item) for key, item in section.items()}
 
 
-def _decode_item(fields: Any) -> Item:
-    current, removed_unix_ns, flat = fields[:3]
-    if type(fields) is not list or type(flat) is not list:
-        raise TypeError
-    versions = dict(zip(flat[0::2], flat[1::2], strict=True))
-    for version, entry_hash in versions.items():
-        _whole(version)
-        _key(entry_hash)
-    if current is not None:
-        _whole(current)
-    return Item(current, _whole(removed_unix_ns), versions)
-
-
-def _key(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError
-    return value
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= VERSION_MAX:
-        raise TypeError
-    return value
+def _decode_section(section: Any) -> Mapping[str, Item] | Shards:
+    if type(section) is list:
+        keys, removed, table = section[:3]
+        if type(removed) is not list or not is_table(table):
+            raise TypeError
+        return Shards(whole(keys), tuple(map(text, removed)), table)
+    return {text(key): unpack_item(item) for key, item in section.items()}

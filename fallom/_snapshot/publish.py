@@ -1,8 +1,8 @@
 """Publishing: entries and their manifest, whole or not at all; in the flusher only.
 
-One transaction writes the entries that are new, the manifest that names them, and removes what no kept
-manifest names. The generation is announced to workers after the commit, by the caller. Cost follows
-what changed: an unchanged set is one SELECT.
+One transaction writes the entries and shards that are new, the manifest that names them, and removes
+what no kept manifest names. The generation is announced to workers after the commit, by the caller. An
+unchanged set is one SELECT.
 
 A database that is not there is built aside and renamed into place, so that nobody ever sees one without
 a manifest. One that is broken, or that is not a plain file of ours, is set aside and built anew from what
@@ -17,9 +17,10 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from fallom._core.errors import PayloadError
 from fallom._snapshot.aside import remove_entirely, set_aside
@@ -33,17 +34,22 @@ from fallom._snapshot.database import (
     entry_key,
     manifest_key,
     reading,
+    shard_key,
 )
 from fallom._snapshot.entries import Entry, hash_of
 from fallom._snapshot.manifest import (
     Manifest,
+    Root,
     Sections,
-    decode_manifest,
-    encode_manifest,
-    with_listed,
-    with_pinned,
+    assemble,
+    decode_root,
+    encode_root,
+    root_of,
 )
+from fallom._snapshot.references import References
 from fallom._snapshot.schema import Listing
+from fallom._snapshot.section import Item, with_listed, with_pinned
+from fallom._snapshot.shards import decode_shard
 
 __all__ = ["MANIFESTS_KEPT", "PublishError", "Publisher"]
 
@@ -58,6 +64,14 @@ _logger = logging.getLogger("fallom")
 
 class PublishError(Exception):
     """Nothing was published; what was published before still is, and one may try again."""
+
+
+class _Stored(NamedTuple):
+    """What the database holds, but for what is damaged."""
+
+    entries: set[str]
+    shards: set[str]
+    manifests: list[str]  # keys of rows
 
 
 class Publisher:
@@ -82,9 +96,10 @@ class Publisher:
         self._manifests_kept = manifests_kept
         self._unix_ns = unix_ns
         self._manifest = Manifest()
-        self._data = b""  # of the manifest, to see that the database still has it
+        self._root = Root()  # of the manifest
+        self._data = b""  # of the root, to see that the database still has it
         self._generation_min = 1  # a rebuilt database goes on counting
-        self._references: dict[str, frozenset[str]] = {}  # manifest key -> hashes that it names
+        self._references = References()
         self._damaged: set[str] = set()  # hashes whose rows are to be written again
         self._loads_until_check = 0
         self._rebuilds = 0
@@ -131,7 +146,7 @@ class Publisher:
                 if entry.kind in sections:
                     sections[entry.kind] = with_pinned(sections[entry.kind], entry)
                     given[entry.hash] = entry.data
-            if sections != before.sections:
+            if sections != before.sections or self._damaged:
                 try:
                     self._write(sections, given)
                 except DatabaseError:
@@ -164,36 +179,58 @@ class Publisher:
         data = rows.manifest()
         if data is None:
             raise DatabaseBrokenError("it holds no manifest")
+        if is_check_due:
+            self._damaged = set()
         if data != self._data or is_check_due:
-            self._hold(decode_manifest(data), data)
+            self._read(rows, decode_root(data), data)
         if is_check_due:
             self._check_entries(rows)
         self._loads_until_check = CHECK_EVERY if is_check_due else self._loads_until_check - 1
 
-    def _hold(self, manifest: Manifest, data: bytes) -> None:
-        self._manifest = manifest
-        self._data = data
+    def _read(self, rows: Rows, root: Root, data: bytes) -> None:
+        """Read all shards; what a lost or damaged one had counts as not known."""
+        lost: set[str] = set()
+
+        def items(shard: str) -> Mapping[str, Item]:
+            try:
+                return decode_shard(rows.shard(shard), shard)
+            except PayloadError:
+                lost.add(shard)
+                return {}
+
+        manifest = assemble(root, items)
+        if lost:
+            root = Root(root.generation)  # every shard is made anew
+        self._hold(manifest, root, data)
+        self._damaged |= lost
+        if lost:
+            self._tell_lost(len(lost), "shards")
+
+    def _hold(self, manifest: Manifest, root: Root, data: bytes) -> None:
+        self._manifest, self._root, self._data = manifest, root, data
         self._generation_min = max(self._generation_min, manifest.generation + 1)
 
     def _check_entries(self, rows: Rows) -> None:
         """Count versions whose entry is lost or damaged as not known, so that they are written anew."""
         named = set(self._manifest.hashes())
-        self._damaged = {each for each in named if not _is_intact(rows.entry(each), each)}
-        if self._damaged:
-            _logger.warning(
-                "%d of %d entries of the snapshot are damaged or missing; they are fetched anew.",
-                len(self._damaged),
-                len(named),
-            )
-            self._manifest = self._manifest.having(named - self._damaged)
-            self._rebuilds += 1
+        damaged = {each for each in named if not _is_intact(rows.entry(each), each)}
+        if damaged:
+            self._damaged |= damaged
+            self._manifest = self._manifest.having(named - damaged)
+            self._root = Root(self._root.generation)
+            self._tell_lost(len(damaged), f"of {len(named)} entries")
+
+    def _tell_lost(self, count: int, what: str) -> None:
+        _logger.warning(
+            "%d %s of the snapshot are damaged or missing; they are fetched anew.", count, what
+        )
+        self._rebuilds += 1
 
     def _forget(self) -> None:
         if self._manifest.generation:
             self._rebuilds += 1
-        self._manifest = Manifest()
-        self._data = b""
-        self._references = {}
+        self._manifest, self._root, self._data = Manifest(), Root(), b""
+        self._references = References()
         self._damaged = set()
         self._loads_until_check = 0
 
@@ -204,13 +241,14 @@ class Publisher:
             self._build(manifest, given)
             return
         with reading(self._database, _READ_TIMEOUT_S) as rows:
-            stored = rows.entry_hashes() - self._damaged
-            self._references = self._referenced(rows)
-            keys = rows.manifest_keys()
-        manifest = manifest.having(
-            stored | given.keys()
-        )  # a row may have been lost since the check
-        self._commit(self._directory, manifest, given, stored, keys)
+            stored = _Stored(
+                rows.entry_hashes() - self._damaged,
+                rows.shard_hashes() - self._damaged,
+                rows.manifest_keys(),
+            )
+            self._references.look(rows, self._manifests_kept - 1)
+        # A row may have been lost since the check.
+        self._commit(self._directory, manifest.having(stored.entries | given.keys()), given, stored)
 
     def _build(self, manifest: Manifest, given: dict[str, bytes]) -> None:
         """Make a whole database aside, and rename it into place."""
@@ -221,46 +259,39 @@ class Publisher:
         os.mkdir(building, 0o700)
         # SQLite gives its journals the mode of the database, so this one decides for all.
         os.close(os.open(building / DATABASE_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        self._commit(building, manifest.having(set(given)), given, set(), [])
+        self._commit(building, manifest.having(set(given)), given, _Stored(set(), set(), []))
         if any(os.path.lexists(f"{self._database}{suffix}") for suffix in SIDE_FILES):
             set_aside(self._directory)  # they would be rolled back into a database not theirs
         os.rename(building / DATABASE_NAME, self._database)
         remove_entirely(building)
 
     def _commit(
-        self,
-        directory: Path,
-        manifest: Manifest,
-        given: dict[str, bytes],
-        stored: set[str],
-        keys: list[str],
+        self, directory: Path, manifest: Manifest, given: dict[str, bytes], stored: _Stored
     ) -> None:
         from fallom._snapshot.store import opened  # diskcache, which only publishing needs
 
-        named = frozenset(manifest.hashes())
-        kept = {manifest_key(manifest.generation): named, **self._references}
-        data = encode_manifest(manifest)
+        root, made = root_of(manifest, self._manifest, self._root)
+        data = encode_root(root)
+        key = manifest_key(manifest.generation)
+        references = self._references
+        references.add(key, root)
+        for shard, shard_data in made.items():
+            references.learn(shard, shard_data)
+        kept, kept_shards = references.entries(), references.shards()
         with opened(str(directory)) as cache, cache.transact():
-            for entry_hash in named - stored:
+            for entry_hash in set(manifest.hashes()) - stored.entries:
                 cache.set(entry_key(entry_hash), given[entry_hash])
-            cache.set(manifest_key(manifest.generation), data)
-            for key in keys:
-                if key not in kept:
-                    cache.delete(key)
-            for entry_hash in stored.difference(*kept.values()):
+            for shard in made.keys() - stored.shards:
+                cache.set(shard_key(shard), made[shard])
+            cache.set(key, data)
+            for old in set(stored.manifests) - references.manifests():
+                cache.delete(old)
+            for shard in stored.shards - kept_shards:
+                cache.delete(shard_key(shard))
+            for entry_hash in stored.entries - kept:
                 cache.delete(entry_key(entry_hash))
-        self._references = kept
         self._damaged = set()
-        self._hold(manifest, data)
-
-    def _referenced(self, rows: Rows) -> dict[str, frozenset[str]]:
-        """Give what each manifest that stays beside the new one names; unreadable ones do not stay."""
-        newest = rows.manifest_keys()[: self._manifests_kept - 1]
-        if not all(key in self._references for key in newest):
-            for key, data in rows.manifests(self._manifests_kept - 1):
-                with contextlib.suppress(PayloadError):
-                    self._references[key] = frozenset(decode_manifest(data).hashes())
-        return {key: self._references[key] for key in newest if key in self._references}
+        self._hold(manifest, root, data)
 
 
 def _is_intact(data: bytes | None, entry_hash: str) -> bool:

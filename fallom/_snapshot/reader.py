@@ -3,7 +3,8 @@
 The fast path is one comparison, the page's generation with the one last read, and one dict lookup: no
 lock, no system call. When the generation moved, one connection reads the new manifest and those entries
 that changed among the ones this process uses, decodes them, and swaps one reference: a caller sees the
-state of before or of after. An entry that was never used is read when it first is.
+state of before or of after. An entry that was never used is read when it first is. Of a large section,
+which is in shards, those are read that hold keys in use, and again when they changed.
 
 Nothing is open between two calls, and a fork waits while a connection is (``held``). Whatever fails keeps
 what is held and is tried again a second later, or as soon as the generation moves. No method raises.
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from fallom._core.assignment import CompiledConfig, CompiledTest
 from fallom._core.errors import PayloadError
@@ -25,7 +26,8 @@ from fallom._core.template import CompiledPrompt
 from fallom._host.forks import ProcessLock
 from fallom._snapshot.database import DATABASE_NAME, DatabaseError, Rows, reading
 from fallom._snapshot.entries import Compiled, Kind, decode_entry, hash_of
-from fallom._snapshot.manifest import Manifest, decode_manifest
+from fallom._snapshot.index import Index, Name, is_same_shard
+from fallom._snapshot.manifest import Root, decode_root
 
 if TYPE_CHECKING:
     from fallom._snapshot.bootstrap import Bootstrap
@@ -39,7 +41,6 @@ BUSY_TIMEOUT_FIRST_S = 0.25  # where it has none; guess: longer would hurt more 
 TURN_TIMEOUT_S = 0.5  # to wait for another thread's read, where nothing is held
 
 _CONFIG, _PROMPT, _AB_TEST = Kind
-_Name: TypeAlias = "tuple[Kind, str, int | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,16 @@ class SnapshotInfo:
 class _Held:
     """One state; it only grows, by entries that are used for the first time."""
 
-    __slots__ = ("hashes", "manifest", "ready", "seen")
+    __slots__ = ("hashes", "ready", "root", "seen")
 
-    def __init__(self, seen: int, manifest: Manifest) -> None:
+    def __init__(self, seen: int, root: Root) -> None:
         self.seen = seen  # the page's generation, as of before the database was opened
-        self.manifest = manifest
+        self.root = root
         # By (kind, key, version or None for the current one): what is compiled, and of which entry.
-        self.ready: dict[_Name, Any] = {}
-        self.hashes: dict[_Name, str] = {}
+        self.ready: dict[Name, Any] = {}
+        self.hashes: dict[Name, str] = {}
 
-    def add(self, name: _Name, entry_hash: str, compiled: Compiled) -> None:
+    def add(self, name: Name, entry_hash: str, compiled: Compiled) -> None:
         self.hashes[name] = entry_hash
         self.ready[name] = compiled
 
@@ -113,12 +114,13 @@ class SnapshotReader:
         self._monotonic = monotonic
         self._busy_timeout_s = busy_timeout_s
         self._busy_timeout_first_s = busy_timeout_first_s
-        self._held = _Held(-1, Manifest())
+        self._held = _Held(-1, Root())
         self.bootstrap: Bootstrap = {}  # what serves for a kind of which nothing was published
         self._lock = ProcessLock(threading.Lock)
         self._retry_at_s = 0.0
         self._failed_generation = -1
         self._unreadable: dict[str, float] = {}  # hash -> when its row is looked at again
+        self._index = Index()
         self._last_error: str | None = None
 
     @property
@@ -158,16 +160,16 @@ class SnapshotReader:
 
     def is_empty(self) -> bool:
         """Tell whether nothing was ever published, as far as this process can read."""
-        return self._current().manifest.generation == 0 and not self.bootstrap
+        return self._current().root.generation == 0 and not self.bootstrap
 
     def info(self) -> SnapshotInfo:
         """Tell what is held, after a look at the page."""
-        manifest = self._current().manifest
+        root = self._current().root
         return SnapshotInfo(
-            manifest.generation,
-            manifest.published_unix_ns,
-            {kind.name.lower(): len(manifest.sections.get(kind, ())) for kind in Kind},
-            manifest.removed(),
+            root.generation,
+            root.published_unix_ns,
+            {kind.name.lower(): len(root.sections.get(kind, ())) for kind in Kind},
+            root.removed(),
             self._last_error,
         )
 
@@ -186,16 +188,16 @@ class SnapshotReader:
         with self._hold_forks(), opened_history(directory) as history:
             yield history
 
-    def _find(self, name: _Name) -> Any:
+    def _find(self, name: Name) -> Any:
         """Look further: is there a new generation, is this entry one that was never used?"""
         held = self._current()
         found = held.ready.get(name)
         if found is not None:
             return found
-        if self.bootstrap and name[0] not in held.manifest.sections:
+        if self.bootstrap and name[0] not in held.root.sections:
             return self.bootstrap.get(name)
-        entry_hash = held.manifest.find(*name)
-        if entry_hash is None or self._unreadable.get(entry_hash, 0.0) > self._monotonic():
+        wanted = self._index.next_row(held.root, name)
+        if wanted is None or self._unreadable.get(wanted, 0.0) > self._monotonic():
             return None
         lock = self._turn(TURN_TIMEOUT_S)
         if lock is not None:
@@ -213,7 +215,7 @@ class SnapshotReader:
             return held
         if generation == self._failed_generation and self._monotonic() < self._retry_at_s:
             return held
-        lock = self._turn(0 if held.manifest.generation else TURN_TIMEOUT_S)
+        lock = self._turn(0 if held.root.generation else TURN_TIMEOUT_S)
         if lock is not None:
             try:
                 self._read_manifest()
@@ -233,7 +235,7 @@ class SnapshotReader:
         if held.seen == seen:
             return  # another thread did it
         try:
-            with self._open(is_first=held.manifest.generation == 0) as rows:
+            with self._open(is_first=held.root.generation == 0) as rows:
                 self._last_error = None
                 self._held = self._newer(rows, held, seen)
         except (DatabaseError, PayloadError) as error:
@@ -247,56 +249,67 @@ class SnapshotReader:
         data = rows.manifest()
         if data is None:
             raise DatabaseError("the database holds no manifest")
-        newer = _Held(seen, decode_manifest(data).over(held.manifest))
+        newer = _Held(seen, decode_root(data).over(held.root))
         names = list(held.ready.items())  # a copy: another thread may be adding to it
         by_hash = {held.hashes[name]: compiled for name, compiled in names}
         for name, compiled in names:
-            entry_hash = newer.manifest.find(*name)
-            if entry_hash is None:
-                continue  # a version that is no longer kept
-            fresh = by_hash.get(entry_hash) or self._decoded(rows, entry_hash)
-            if fresh is not None:
-                newer.add(name, entry_hash, fresh)
-            else:  # a damaged row must not take away what serves
-                newer.add(name, held.hashes[name], compiled)
+            before = held.hashes[name]
+            if is_same_shard(held.root, newer.root, name):
+                newer.add(name, before, compiled)
+                continue
+            try:
+                entry_hash = self._index.find(rows, newer.root, name)
+                if entry_hash is not None:  # None: a version that is no longer kept
+                    fresh = by_hash.get(entry_hash) or self._decoded(rows, entry_hash)
+                    newer.add(name, entry_hash, fresh)
+            except PayloadError as error:  # a damaged row must not take away what serves
+                self._last_error = str(error)
+                newer.add(name, before, compiled)
         return newer
 
-    def _read_entry(self, name: _Name) -> None:
+    def _read_entry(self, name: Name) -> None:
         """Read one entry that was not used before."""
         held = self._held
-        entry_hash = held.manifest.find(*name)
-        if name in held.ready or entry_hash is None:
+        wanted = self._index.next_row(held.root, name)
+        if name in held.ready or wanted is None:
             return  # another thread did it, or found that it is gone
         seen = self._generation()
         try:
             with self._open(is_first=self._last_error is None) as rows:
                 self._last_error = None
-                found = self._decoded(rows, entry_hash)
-                if found is None:  # many generations behind: look once at the newest
+                try:
+                    found = self._stored(rows, held.root, name)
+                except PayloadError:  # many generations behind: look once at the newest
                     held = self._newer(rows, held, seen)
-                    entry_hash = held.manifest.find(*name)
-                    found = self._decoded(rows, entry_hash) if entry_hash is not None else None
+                    found = self._stored(rows, held.root, name)
         except (DatabaseError, PayloadError) as error:
             self._last_error = str(error)
-            self._leave_alone(entry_hash or "")
+            self._leave_alone(wanted)
             return
-        if found is not None and entry_hash is not None:
-            held.add(name, entry_hash, found)
-            self._held = held
+        if found is not None:
+            held.add(name, *found)
+        self._held = held
 
-    def _decoded(self, rows: Rows, entry_hash: str) -> Compiled | None:
-        """Read and decode one entry; None if it is missing or damaged."""
+    def _stored(self, rows: Rows, root: Root, name: Name) -> tuple[str, Compiled] | None:
+        """Give a name's entry and its hash; None if it is not known."""
+        entry_hash = self._index.find(rows, root, name)
+        return None if entry_hash is None else (entry_hash, self._decoded(rows, entry_hash))
+
+    def _decoded(self, rows: Rows, entry_hash: str) -> Compiled:
+        """Read and decode one entry.
+
+        Raises:
+            PayloadError: It is missing or damaged.
+        """
         data = rows.entry(entry_hash)
         try:
             if data is None or hash_of(data) != entry_hash:
-                raise PayloadError(
-                    f"entry {entry_hash} is {'missing' if data is None else 'damaged'}"
-                )
+                state = "missing" if data is None else "damaged"
+                raise PayloadError(f"entry {entry_hash} is {state}")
             return decode_entry(data)
-        except PayloadError as error:
+        except PayloadError:
             self._leave_alone(entry_hash)
-            self._last_error = str(error)
-            return None
+            raise
 
     def _leave_alone(self, entry_hash: str) -> None:
         """Do not look at this entry's row for a second."""

@@ -16,7 +16,7 @@ from fallom._flusher.sync import MISSING_S, UNREACHABLE_S, Sync
 from fallom._snapshot.entries import Kind
 from fallom._snapshot.publish import Publisher, PublishError
 from fallom._snapshot.reader import SnapshotReader
-from tests.snapshot.builders import ab_test, config, prompt
+from tests.snapshot.builders import ab_test, config, prompt, removed
 
 CONFIGS = "https://configs.test/configs"
 PROMPTS = "https://prompts.test/prompts"
@@ -220,7 +220,7 @@ def test_an_empty_answer_removes_nothing_and_is_noted(world: World) -> None:
     world.server.answers[CONFIGS] = {"configs": []}
     world.sync.run_once(world.now_s)
     assert world.reader().config("a") is not None
-    assert world.publisher.manifest().removed() == ()
+    assert removed(world.publisher) == []
     assert "lists nothing; the 1 known before still serve" in world.sync.notes[0]
 
 

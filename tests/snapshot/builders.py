@@ -37,6 +37,12 @@ def ab_tests(*items: Any) -> Listing:
     return read_listing(Kind.AB_TEST, {"prompt_ab_tests": list(items)})
 
 
+def removed(publisher: Publisher) -> list[str]:
+    """Give the keys that the server no longer lists."""
+    sections = publisher.manifest().sections.values()
+    return [key for section in sections for key, item in section.items() if item.removed_unix_ns]
+
+
 class Page:
     """The control page's generation, and a monotonic clock that stands still."""
 

@@ -19,7 +19,7 @@ from fallom._core.errors import PayloadError
 from fallom._host.files import open_directory
 from fallom._snapshot.entries import Kind as EntryKind
 from fallom._snapshot.entries import decode_entry
-from fallom._snapshot.manifest import decode_manifest, encode_manifest
+from fallom._snapshot.manifest import decode_root, encode_root
 from fallom._snapshot.schema import parse_json, read_config, read_listing
 from fallom._spool.frame import (
     Damage,
@@ -97,10 +97,10 @@ def check_manifest(data: bytes) -> None:
     """Any bytes are a manifest, which says the same when written again, or a PayloadError."""
     for given in (data, hashlib.sha256(data).digest() + data):
         try:
-            manifest = decode_manifest(given)
+            manifest = decode_root(given)
         except PayloadError:
             continue
-        assert decode_manifest(encode_manifest(manifest)) == manifest
+        assert decode_root(encode_root(manifest)) == manifest
         hashes = set(manifest.hashes())
         assert manifest.having(hashes).over(manifest).generation == manifest.generation
         manifest.removed()
