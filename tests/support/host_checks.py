@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -137,3 +139,9 @@ class HostTest:
             "nobody died: nothing comes twice"
         )
         assert self.cloud.stats()["fetches"]["/configs"] == 1, "one fetch an interval"
+
+    def check_stoppable(self) -> None:
+        """See that the flusher ends at SIGTERM, whatever thread of whatever server started it."""
+        pid = self.flusher()
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not psutil.pid_exists(pid), 30, "the flusher to end at SIGTERM")

@@ -64,3 +64,4 @@ def test_a_server_with_fallom_is_the_server_that_it_was_and_loses_nothing(
         again.stop()
         assert test.flusher() == flusher
     test.check_delivered()
+    test.check_stoppable()
