@@ -119,9 +119,12 @@ class HostTest:
         assert {answer["whose"] for answer in same} <= {expected}, "set_session's documented leak"
 
     def flusher(self) -> int:
-        """Give the one flusher there is."""
+        """Give the one flusher there is, which listens nowhere."""
         pids = flusher_pids(self.state_dir)
         assert len(pids) == 1, pids
+        sockets = psutil.Process(pids[0]).net_connections("all")
+        listening = [each for each in sockets if each.status == psutil.CONN_LISTEN]
+        assert not listening, f"inherited from the server: {listening}"
         return pids[0]
 
     def check_delivered(self) -> None:

@@ -143,6 +143,38 @@ def test_killed_and_reloaded_workers_lose_nothing_that_was_answered(
 
 
 @pytest.mark.parametrize(
+    "kind",
+    marked(
+        [
+            hosts.UWSGI.with_options("threads", "--threads", "4"),
+            hosts.GTHREAD,
+            hosts.GEVENT,
+            hosts.UVICORN,
+            hosts.HYPERCORN,
+        ],
+        quick=1,
+    ),
+)
+def test_a_flusher_that_a_request_started_is_as_independent_as_any(
+    kind: Kind, cloud: LocalCloud, tmp_path: Path, state_dir: Path
+) -> None:
+    """Such a thread of uWSGI has all signals blocked, and a child begins with the same."""
+    test = HostTest(kind, cloud, tmp_path / "host", state_dir)
+    with test.host() as host:
+        drive(test, host, "first")
+        (first,) = wait_for(lambda: flusher_pids(state_dir))
+        os.kill(first, signal.SIGKILL)
+        while not set(flusher_pids(state_dir)) - {first}:
+            drive(test, host, f"next-{len(test.answered)}", count=1)
+        host.stop()
+        assert test.flusher() != first
+    with test.host(port=host.port) as again:
+        drive(test, again, "again")
+        again.stop()
+    test.check_stoppable()
+
+
+@pytest.mark.parametrize(
     "kind", marked([hosts.UVICORN, hosts.HYPERCORN, hosts.UVICORN_WORKER], quick=1)
 )
 def test_a_streamed_answer_whose_client_went_away_is_recorded_to_its_end(
