@@ -26,7 +26,7 @@ __all__ = ["Experiment", "Measure", "Variant", "list_experiments", "read_experim
 
 CONFIG: Final = "config"
 TEST: Final = "prompt_ab_test"
-_SESSIONS_MAX: Final = 20_000  # the newest; more tell no more about a development machine
+_SESSIONS_MAX: Final = 20_000  # in the order of their ids; more would tell no more
 _METRICS_MAX: Final = 12  # fields that are drawn
 
 
@@ -71,10 +71,22 @@ class Experiment(NamedTuple):
         return sum(variant.drawn + variant.targeted for variant in self.variants)
 
 
-class _Session(NamedTuple):
-    session_id: str
-    variant: int
-    is_drawn: bool
+class _Rule(NamedTuple):
+    """What of an assignment's row says which variant it is, and whether it was drawn."""
+
+    variants: int
+    by_model: Mapping[Any, int]
+    is_targeting: bool
+    span: tuple[int, int, int]  # version, and from when to when
+
+    def place(self, variant: int | None, model: str | None, reason: str) -> tuple[int | None, Any]:
+        """Give the variant, None for none of this version; and True, False, or None for unknown."""
+        place = variant if variant is not None else self.by_model.get(model)
+        if place is None or not 0 <= place < self.variants:
+            return None, None
+        if reason:
+            return place, reason == "weight"
+        return place, None if self.is_targeting else True
 
 
 def list_experiments(
@@ -125,8 +137,8 @@ def read_experiment(
         version = served["version"] if served is not None else versions[-1]
     entry = contents.get(version, ({"variants": []}, 0))[0]
     labels = _labels(kind, entry)
-    sessions, unknown, elsewhere = _sessions(index, kind, key, version, entry, contents)
-    drawn, targeted = _counts(sessions, len(labels))
+    rule = _rule(kind, version, entry, contents)
+    drawn, targeted, unknown, elsewhere = _counts(index, kind, key, rule)
     weights = [float(variant["weight"]) for variant in entry["variants"]]
     variants = [
         Variant(i, label, weights[i], drawn[i], targeted[i], share_interval(drawn[i], sum(drawn)))
@@ -144,7 +156,7 @@ def read_experiment(
         unknown,
         elsewhere,
         share_plot(bars) if bars and is_measured else Drawing(""),
-        _measures(index, kind, key, version, sessions, labels) if is_measured else [],
+        _measures(index, kind, key, rule, labels) if is_measured else [],
         served is not None and served["version"] == version,
     )
 
@@ -167,131 +179,129 @@ def _labels(kind: str, entry: Mapping[str, Any]) -> list[str]:
     return labels
 
 
-def _sessions(
-    index: sqlite3.Connection,
+def _rule(
     kind: str,
-    key: str,
     version: int,
     entry: Mapping[str, Any],
     contents: Mapping[int, tuple[dict[str, Any], int]],
-) -> tuple[list[_Session], int, int]:
-    """Give the sessions of a version, how many of them are in doubt, and how many got no variant."""
-    variants = entry["variants"]
-    conditions, values = "version = ?", [version]
+) -> _Rule:
+    models = [variant.get("model") for variant in entry["variants"]]
+    targeting = entry.get("targeting") or {}
+    is_targeting = bool(targeting.get("enabled", True)) and any(
+        targeting.get(name) for name in ("rules", "individualTargets")
+    )
+    begin, end = 0, 1 << 62
     if kind == TEST:
         # Spans do not name the test's version: what began while a version was served is its.
         times = sorted((first_ns, number) for number, (_, first_ns) in contents.items())
         place = next((i for i, (_, number) in enumerate(times) if number == version), 0)
         begin = times[place][0] if place else 0
-        end = times[place + 1][0] if place + 1 < len(times) else 1 << 62
-        conditions, values = "first_ns >= ? AND first_ns < ?", [begin, end]
-    models = [variant.get("model") for variant in variants]
-    by_model = {model: i for i, model in enumerate(models) if models.count(model) == 1}
-    targeting = entry.get("targeting") or {}
-    is_targeting = bool(targeting.get("enabled", True)) and any(
-        targeting.get(name) for name in ("rules", "individualTargets")
+        end = times[place + 1][0] if place + 1 < len(times) else end
+        version = 0
+    return _Rule(
+        len(models),
+        {model: i for i, model in enumerate(models) if models.count(model) == 1},
+        is_targeting,
+        (version, begin, end),
     )
-    found, unknown, elsewhere = [], 0, 0
+
+
+def _counts(
+    index: sqlite3.Connection, kind: str, key: str, rule: _Rule
+) -> tuple[list[int], list[int], int, int]:
+    """Give sessions of each variant by weight and by targeting, those in doubt, and those of none."""
+    drawn, targeted, unknown, elsewhere = [0] * rule.variants, [0] * rule.variants, 0, 0
     rows = index.execute(
-        "SELECT session_id, model, variant, reason FROM assignment "  # noqa: S608
-        f"WHERE kind = ? AND key = ? AND {conditions} ORDER BY first_ns DESC LIMIT ?",
-        (kind, key, *values, _SESSIONS_MAX),
+        "SELECT variant, model, reason, count(*) FROM assignment WHERE kind = ? AND key = ? "
+        "AND version = ? AND first_ns >= ? AND first_ns < ? GROUP BY variant, model, reason",
+        (kind, key, *rule.span),
     )
-    for row in rows:
-        variant = row["variant"] if row["variant"] is not None else by_model.get(row["model"])
-        if variant is None or not 0 <= variant < len(variants):
-            elsewhere += 1
-        elif not row["reason"] and is_targeting:
-            unknown += 1
+    for variant, model, reason, count in rows:
+        place, is_drawn = rule.place(variant, model, reason)
+        if place is None:
+            elsewhere += count
+        elif is_drawn is None:
+            unknown += count
         else:
-            found.append(_Session(row["session_id"], variant, row["reason"] in ("", "weight")))
-    return found, unknown, elsewhere
-
-
-def _counts(sessions: Iterable[_Session], variants: int) -> tuple[list[int], list[int]]:
-    drawn, targeted = [0] * variants, [0] * variants
-    for session in sessions:
-        (drawn if session.is_drawn else targeted)[session.variant] += 1
-    return drawn, targeted
+            (drawn if is_drawn else targeted)[place] += count
+    return drawn, targeted, unknown, elsewhere
 
 
 def _measures(
-    index: sqlite3.Connection,
-    kind: str,
-    key: str,
-    version: int,
-    sessions: Sequence[_Session],
-    labels: Sequence[str],
+    index: sqlite3.Connection, kind: str, key: str, rule: _Rule, labels: Sequence[str]
 ) -> list[Measure]:
-    variant_of = {session.session_id: session.variant for session in sessions if session.is_drawn}
-    usage: list[list[sqlite3.Row]] = [[] for _ in labels]
-    rows = index.execute(
-        "SELECT session_id, sum(calls) AS calls, sum(errors) AS errors, "
-        "sum(duration_ns) AS duration_ns, sum(first_token_ns) AS first_token_ns, "
-        "sum(streams) AS streams, sum(input_tokens + output_tokens) AS tokens, "
-        "sum(output_tokens) AS output_tokens FROM usage "
-        "WHERE kind = ? AND key = ? AND version IN (?, -1) GROUP BY session_id",
-        (kind, key, version if kind == CONFIG else 0),
-    )
-    for row in rows:
-        variant = variant_of.get(row["session_id"])
-        if variant is not None:
-            usage[variant].append(row)
-
-    def per_session(value: Callable[[sqlite3.Row], float | None]) -> list[list[float]]:
-        return [[v for row in of if (v := value(row)) is not None] for of in usage]
-
-    latency = per_session(lambda row: row["duration_ns"] / row["calls"] / 1e6)
-    first = per_session(
-        lambda row: row["first_token_ns"] / row["streams"] / 1e6 if row["streams"] else None
-    )
-    tokens = per_session(lambda row: row["tokens"] if row["tokens"] else None)
-    failed = [(sum(row["errors"] > 0 for row in of), len(of)) for of in usage]
+    latency: list[list[float]] = [[] for _ in labels]
+    first: list[list[float]] = [[] for _ in labels]
+    tokens: list[list[float]] = [[] for _ in labels]
+    failed, with_calls = [0] * len(labels), [0] * len(labels)
+    cursor = index.cursor()
+    cursor.row_factory = None  # plain tuples: there are as many as sessions
+    cursor.execute(_USAGE, (kind, key, *rule.span, _SESSIONS_MAX))
+    for variant, model, reason, calls, errors, duration, first_ns, streams, count in cursor:
+        place, is_drawn = rule.place(variant, model, reason)
+        if place is None or not is_drawn or not calls:
+            continue
+        latency[place].append(duration / calls / 1e6)
+        with_calls[place] += 1
+        failed[place] += errors > 0
+        if streams:
+            first[place].append(first_ns / streams / 1e6)
+        if count:
+            tokens[place].append(count)
+    failures = map(share_interval, failed, with_calls)
     measures = [
         _measure("Latency of a call", _MEDIAN, labels, map(median_interval, latency), shown_ms),
         _measure("Time to first token", _MEDIAN, labels, map(median_interval, first), shown_ms),
         _measure("Tokens of a session", _MEAN, labels, map(mean_interval, tokens), shown_count),
-        _measure(
-            "Sessions with a failed call",
-            _SHARE,
-            labels,
-            (share_interval(*pair) for pair in failed),
-            shown_share,
-        ),
+        _measure("Sessions with a failed call", _SHARE, labels, failures, shown_share),
     ]
-    measures += _custom(index, kind, key, variant_of, labels)
+    measures += _custom(index, kind, key, rule, labels)
     return [m for m in measures if any(interval.sample for _, interval, _ in m.rows)]
 
 
 def _custom(
-    index: sqlite3.Connection,
-    kind: str,
-    key: str,
-    variant_of: Mapping[str, int],
-    labels: Sequence[str],
+    index: sqlite3.Connection, kind: str, key: str, rule: _Rule, labels: Sequence[str]
 ) -> Iterable[Measure]:
-    query = "SELECT session_id, field, value, is_flag FROM metric WHERE value IS NOT NULL"
-    rows = index.execute(
-        f"{query} AND config_key = ?" if kind == CONFIG else query,
-        (key,) if kind == CONFIG else (),
-    )
+    cursor = index.cursor()
+    cursor.row_factory = None
+    own = key if kind == CONFIG else None
+    cursor.execute(_METRICS, (kind, key, *rule.span, own, own, _SESSIONS_MAX * 4))
     fields: dict[str, list[list[float]]] = {}
     flags: dict[str, bool] = {}
-    for session_id, field, value, is_flag in rows:
-        variant = variant_of.get(session_id)
-        if variant is None:
-            continue
-        fields.setdefault(field, [[] for _ in labels])[variant].append(value)
-        flags[field] = flags.get(field, True) and bool(is_flag)
+    for variant, model, reason, field, value, is_flag in cursor:
+        place, is_drawn = rule.place(variant, model, reason)
+        if place is not None and is_drawn:
+            fields.setdefault(field, [[] for _ in labels])[place].append(value)
+            flags[field] = flags.get(field, True) and bool(is_flag)
     for field, values in sorted(fields.items())[:_METRICS_MAX]:
         if flags[field]:
-            pairs = ((int(sum(of)), len(of)) for of in values)
-            intervals: Iterable[Interval] = (share_interval(*pair) for pair in pairs)
-            yield _measure(field, _SHARE, labels, intervals, shown_share)
+            shares = (share_interval(int(sum(of)), len(of)) for of in values)
+            yield _measure(field, _SHARE, labels, shares, shown_share)
         else:
             yield _measure(field, _MEAN, labels, map(mean_interval, values), shown_number)
 
 
+# Calls from before the model was chosen have no version; they are the session's all the same.
+_USAGE: Final = """
+SELECT a.variant, a.model, a.reason,
+    coalesce(u.calls, 0) + coalesce(w.calls, 0), coalesce(u.errors, 0) + coalesce(w.errors, 0),
+    coalesce(u.duration_ns, 0) + coalesce(w.duration_ns, 0),
+    coalesce(u.first_token_ns, 0) + coalesce(w.first_token_ns, 0),
+    coalesce(u.streams, 0) + coalesce(w.streams, 0),
+    coalesce(u.input_tokens + u.output_tokens, 0) + coalesce(w.input_tokens + w.output_tokens, 0)
+FROM assignment AS a
+LEFT JOIN usage AS u ON u.kind = a.kind AND u.key = a.key AND u.version = a.version
+    AND u.session_id = a.session_id
+LEFT JOIN usage AS w ON w.kind = a.kind AND w.key = a.key AND w.version = -1
+    AND w.session_id = a.session_id
+WHERE a.kind = ? AND a.key = ? AND a.version = ? AND a.first_ns >= ? AND a.first_ns < ? LIMIT ?
+"""
+_METRICS: Final = """
+SELECT a.variant, a.model, a.reason, m.field, m.value, m.is_flag
+FROM assignment AS a CROSS JOIN metric AS m ON m.session_id = a.session_id
+WHERE a.kind = ? AND a.key = ? AND a.version = ? AND a.first_ns >= ? AND a.first_ns < ?
+    AND m.value IS NOT NULL AND (? IS NULL OR m.config_key = ?) LIMIT ?
+"""
 _MEDIAN: Final = (
     "Median over sessions, each by the mean of its calls; "
     "95 % interval by order statistics (binomial)."

@@ -25,7 +25,7 @@ __all__ = ["Indexer", "index_path"]
 _BATCH: Final = 400  # 40 ms of work: a reader of the page never waits for longer than that
 _PAUSE_S: Final = 0.002  # between two batches, for the requests of applications
 _RETRY_S: Final = 1.0  # after an error of the disk
-_PRUNE_EVERY: Final = 20_000  # spans; pruning reads all that is kept
+_PRUNE_EVERY: Final = 20_000  # spans, or a tenth of what is kept: so much more there may be
 
 
 def index_path(database: Path) -> Path:
@@ -112,7 +112,7 @@ class Indexer:
         try:
             self.behind = max(0, store.last_span() - index.position()[0])
             self.ready.set()
-            since_pruned = 0
+            since_pruned = every = min(_PRUNE_EVERY, max(1, (self._spans_max or 0) // 10))
             while not self._ending:
                 self._wakened.clear()
                 if self._clearing or _is_other(store, index):
@@ -123,8 +123,8 @@ class Indexer:
                 self._note_served(index)
                 taken = self._step(store, index)
                 since_pruned += taken
-                if since_pruned >= _PRUNE_EVERY or (taken and since_pruned == taken):
-                    since_pruned = max(1, since_pruned % _PRUNE_EVERY)
+                if since_pruned >= every:
+                    since_pruned = 0
                     self._prune(store, index)
                 if taken:
                     time.sleep(_PAUSE_S)

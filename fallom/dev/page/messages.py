@@ -95,9 +95,9 @@ def _message(one: Any) -> Message:
         text, is_json = pretty(one)
         return Message("", "", (Part("text", text, is_json=is_json),))
     parts = list(_parts(one.get("parts", one.get("content"))))
-    for call in one.get("tool_calls") or ():
-        if isinstance(call, Mapping):
-            parts.append(_chat_tool_call(call))
+    calls = one.get("tool_calls")
+    if isinstance(calls, list):
+        parts += [_chat_tool_call(call) for call in calls if isinstance(call, Mapping)]
     role = str(one.get("role") or "")
     if role == "tool" and "tool_call_id" in one:
         text = "\n".join(part.text for part in parts)

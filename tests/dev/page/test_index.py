@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from fallom.dev.page.filters import Filters
+from fallom.dev.page.index import Index
+from fallom.dev.page.index_schema import open_index
+from fallom.dev.page.lists import choices, list_sessions, list_traces, overview
+from fallom.dev.page.traces import read_trace
+
+LLM = {
+    "fallom.kind": "llm",
+    "gen_ai.request.model": "gpt-4o",
+    "gen_ai.usage.input_tokens": 10,
+    "gen_ai.usage.output_tokens": 5,
+}
+
+
+def ids_of(read: Any, address: list[tuple[str, str]]) -> list[str]:
+    return [row["trace_id"] for row in list_traces(read, Filters.read(address), 0).rows]
+
+
+def test_a_span_that_came_twice_counts_once_and_says_so(index: Any, read: Any, row: Any) -> None:
+    first = row(attributes=LLM)
+    again = {**first, "id": first["id"] + 1000}
+    index.add([first], [], [])
+    index.add([again], [], [])
+    trace = read_trace(read, first["trace_id"], "")
+    assert (trace.trace["spans"], trace.trace["tokens"]) == (1, 15)
+    assert trace.spans[0]["times"] == 2
+
+
+def test_the_order_in_which_spans_come_changes_nothing(tmp_path: Path, row: Any) -> None:
+    root = row(name="agent", end_unix_ns=10**18 + 9 * 10**9)
+    rows = [root]
+    for number in range(6):
+        kind = {**LLM, "error.type": "timeout"} if number == 2 else LLM
+        start = 10**18 + number * 10**9
+        rows.append(
+            row(
+                trace_id=root["trace_id"],
+                parent_span_id=root["span_id"],
+                attributes=kind,
+                start_unix_ns=start,
+                end_unix_ns=start + 10**8,
+            )
+        )
+    seen = set()
+    for number in range(6):
+        shuffled = [dict(one) for one in rows]
+        Random(number).shuffle(shuffled)
+        for place, one in enumerate(shuffled, 1):
+            one["id"] = place
+        index = Index(tmp_path / f"page{number}")
+        for one in shuffled:
+            index.add([one], [], [])
+        reader = open_index(tmp_path / f"page{number}", is_writer=False)
+        trace = dict(read_trace(reader, root["trace_id"], "").trace)  # type: ignore[union-attr]
+        seen.add(json.dumps({k: v for k, v in trace.items() if k not in ("id", "session")}))
+        reader.close()
+        index.close()
+    assert len(seen) == 1
+    (one,) = seen
+    assert json.loads(one)["name"] == "agent"
+    assert json.loads(one)["errors"] == 1
+
+
+def test_filters_find_what_has_all_of_them(index: Any, read: Any, row: Any) -> None:
+    def add(**attributes: Any) -> str:
+        one = row(attributes={**LLM, **attributes})
+        index.add([one], [], [])
+        return str(one["trace_id"])
+
+    both = add(**{"fallom.tags": ["beta", "eu"], "fallom.metadata.plan": "pro"})
+    tagged = add(**{"fallom.tags": ["beta"], "error.type": "timeout"})
+    other = add(**{"gen_ai.request.model": "mini", "gen_ai.usage.input_tokens": 5000})
+    assert ids_of(read, [("tag", "beta")]) == [tagged, both]
+    assert ids_of(read, [("tag", "beta"), ("tag", "eu")]) == [both]
+    assert ids_of(read, [("tag", "beta"), ("meta", "plan=pro")]) == [both]
+    assert ids_of(read, [("errors", "1")]) == [tagged]
+    assert ids_of(read, [("error", "timeout")]) == [tagged]
+    assert ids_of(read, [("model", "mini")]) == [other]
+    assert ids_of(read, [("tokens", "1000")]) == [other]
+    assert ids_of(read, [("tokens", "1000"), ("tag", "beta")]) == []
+    assert ids_of(read, [("slower", "999")]) == [other, tagged, both]
+    assert ids_of(read, [("slower", "1000")]) == []
+    assert ids_of(read, [("sort", "tokens")])[0] == other
+    assert ("beta", 2) in choices(read)["tag"]
+    assert ("plan=pro", 1) in choices(read)["meta"]
+
+
+def test_search_finds_words_phrases_ids_and_languages(index: Any, read: Any, row: Any) -> None:
+    def add(text: str) -> str:
+        asked = json.dumps([{"role": "user", "parts": [{"type": "text", "content": text}]}])
+        one = row(attributes={**LLM, "gen_ai.input.messages": asked})
+        index.add([one], [], [])
+        return str(one["trace_id"])
+
+    english, japanese, arabic = add("Where is the parcel"), add("この紅茶は"), add("تغيير العنوان")
+    assert ids_of(read, [("q", "parcel")]) == [english]
+    assert ids_of(read, [("q", "PARC")]) == [english]
+    assert ids_of(read, [("q", '"the parcel"')]) == [english]
+    assert ids_of(read, [("q", '"parcel the"')]) == []
+    assert ids_of(read, [("q", "紅茶")]) == [japanese]
+    assert ids_of(read, [("q", "العنوان")]) == [arabic]
+    assert ids_of(read, [("q", english)]) == [english]
+    assert ids_of(read, [("q", "nothing"), ("tag", "x")]) == []
+
+
+def test_a_long_list_is_read_page_by_page_without_a_gap(index: Any, read: Any, row: Any) -> None:
+    rows = [row(session_id=f"s{n}", attributes=LLM) for n in range(130)]
+    index.add(rows, [], [])
+    for list_, key in ((list_traces, "trace_id"), (list_sessions, "session_id")):
+        found: list[str] = []
+        after: int | None = 0
+        while after is not None:
+            listing = list_(read, Filters(), after)
+            found += [row[key] for row in listing.rows]
+            after = listing.more
+        assert found == [one[key] for one in reversed(rows)]
+
+
+def test_custom_metrics_are_no_traces_and_the_latest_value_holds(
+    index: Any, read: Any, row: Any
+) -> None:
+    late = row(name="fallom.metrics", attributes={"fallom.metric.score": 2}, start_unix_ns=20)
+    early = row(name="fallom.metrics", attributes={"fallom.metric.score": 1}, start_unix_ns=10)
+    index.add([late, early], [], [])
+    assert overview(read).traces == 0
+    assert [tuple(r) for r in read.execute("SELECT field, value FROM metric")] == [("score", 2.0)]
+
+
+def test_emptied_in_place_a_reader_sees_nothing_at_once(index: Any, read: Any, row: Any) -> None:
+    index.add([row(attributes=LLM)], [], [])
+    assert overview(read).traces == 1
+    index.reset()
+    assert overview(read) == (0, 0, 0, 0)
+    assert index.position() == (0, "", 0, 0)
+
+
+def test_what_the_store_gave_up_leaves_the_index_too(index: Any, read: Any, row: Any) -> None:
+    rows = [row(session_id=f"s{n}", attributes={**LLM, "fallom.tags": ["t"]}) for n in range(4)]
+    index.add(rows, [], [])
+    assert index.forget_before(rows[2]["id"])
+    assert overview(read)[:3] == (2, 2, 2)
+    assert choices(read)["tag"] == [("t", 2)]
+    assert ids_of(read, [("q", rows[0]["trace_id"])]) == []
+
+
+def test_a_file_that_is_damaged_or_of_another_layout_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "page"
+    for spoil in (
+        lambda: path.write_bytes(b"no database at all" * 100),
+        lambda: sqlite3.connect(path).execute("PRAGMA user_version = 99"),
+    ):
+        Index(path).close()
+        spoil()
+        index = Index(path)
+        assert index.position() == (0, "", 0, 0)
+        index.close()
+    assert path.stat().st_mode & 0o777 == 0o600
