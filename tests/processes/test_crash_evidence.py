@@ -134,10 +134,11 @@ os.write = write
 assert fallom.status()["dropped"].get("disk"), fallom.status()
 """,
     "its own size": """
-import fallom._spool.writer as writer
-writer.RECORD_BYTES_MAX, most = 100, writer.RECORD_BYTES_MAX
+import fallom._spool.frame as frame, fallom._spool.writer as writer
+most = frame.RECORD_BYTES_MAX
+frame.RECORD_BYTES_MAX = writer.RECORD_BYTES_MAX = 100
 for _ in stream: pass
-writer.RECORD_BYTES_MAX = most
+frame.RECORD_BYTES_MAX = writer.RECORD_BYTES_MAX = most
 assert fallom.status()["dropped"].get("too_large"), fallom.status()
 """,
 }
