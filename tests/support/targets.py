@@ -35,7 +35,12 @@ class FakeHttp:
 def span_numbers(request: Request) -> list[int]:
     """Give the numbers of the spans in a request."""
     assert request.body is not None
-    export = ExportTraceServiceRequest.FromString(gzip.decompress(request.body))
+    return span_numbers_of(request.body)
+
+
+def span_numbers_of(body: bytes) -> list[int]:
+    """Give the numbers of the spans in a compressed body."""
+    export = ExportTraceServiceRequest.FromString(gzip.decompress(body))
     return [
         int.from_bytes(span.span_id, "big")
         for group in export.resource_spans
