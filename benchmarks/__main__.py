@@ -13,7 +13,16 @@ from benchmarks.bench import Bench
 from benchmarks.receiver import Receiver
 from benchmarks.report import Report
 
-CASES = ("reading", "recording", "flooding", "flusher", "starting", "wrapped")
+CASES = (
+    "reading",
+    "recording",
+    "flooding",
+    "flusher",
+    "starting",
+    "wrapped",
+    "snapshots",
+    "scaling",
+)
 
 
 def main() -> int:

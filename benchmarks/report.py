@@ -22,7 +22,7 @@ __all__ = ["Report"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
-PAGES = (ROOT / "docs/performance.md", ROOT / "README.md")
+PAGES = (ROOT / "docs/performance.md", ROOT / "README.md", ROOT / "benchmarks/scale.md")
 _MARKED = "<!-- bench:{name} -->"
 
 

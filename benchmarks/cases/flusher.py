@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench, Entry, expect
@@ -20,7 +21,14 @@ MIB = 1 << 10  # of ru_maxrss, which is in KiB
 def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
     """Drain spools of two kinds of spans, and have peers encode and post the same."""
     del names
-    columns = ("spans a CPU s", "x OpenTelemetry", "spans a second", "peak MiB", "bytes a span")
+    columns = (
+        "spans a CPU s",
+        "x OpenTelemetry",
+        "spans a second",
+        "peak MiB",
+        "bytes a span",
+        "spooled bytes",
+    )
     table = Table("flusher", "The flusher: spool to accepted, gzip", columns)
     for kind, is_llm in (("10 attributes", False), ("calls to a model", True)):
         table.rows += _matched(bench, kind, is_llm)
@@ -66,7 +74,7 @@ def _matched(bench: Bench, kind: str, is_llm: bool) -> list[dict[str, Any]]:
             rows.append({"row": name, "spans a CPU s": rate, "repeats": len(each)})
     theirs = rows[-1]["spans a CPU s"] if len(rows) == 2 else None
     for size, runs in ours.items():
-        names = ("spans a CPU s", "spans a second", "peak MiB", "bytes a span")
+        names = ("spans a CPU s", "spans a second", "peak MiB", "bytes a span", "spooled bytes")
         row = {name: statistics.median(one[name] for one in runs) for name in names}
         name = f"**fallom** flusher, {size:,} spans, {kind}"
         rows.append({"row": name, **row, "repeats": len(runs)})
@@ -83,6 +91,7 @@ def _drained(bench: Bench, spans: int, options: dict[str, Any]) -> dict[str, Any
     dropped = filler.order("answers")["dropped"]
     filler.close()
     expect(not dropped, f"dropped while filling: {dropped}")
+    spooled = sum(p.stat().st_size for p in Path(environ["FALLOM_STATE_DIR"]).rglob("spool/*"))
     bench.receiver.clear()
     full = _flusher(environ)
     counts = bench.receiver.counts()["otlp"]
@@ -93,6 +102,7 @@ def _drained(bench: Bench, spans: int, options: dict[str, Any]) -> dict[str, Any
         "spans a second": spans / took_s,
         "peak MiB": full["peak_mib"],
         "bytes a span": counts["bytes"] / spans,
+        "spooled bytes": spooled / spans,
     }
 
 
