@@ -5,6 +5,7 @@ Commands import what they need when they run, so that ``fallom --help`` answers 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,13 @@ import click
 
 from fallom._core.errors import ConfigurationError
 from fallom._version import __version__
-from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE
+from fallom.cli.configs import configs
+from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_WRONG
 from fallom.cli.flusher import FLUSHER_SUMMARY
+from fallom.cli.host import host_options
+from fallom.cli.prompts import prompts
 from fallom.cli.spool import spool
+from fallom.cli.tail import tail
 
 __all__ = ["run_commands"]
 
@@ -134,15 +139,68 @@ def flusher(arguments: tuple[str, ...]) -> None:
 
 
 @root.command(epilog=EXIT_CODES)
+@host_options
 @click.option("--json", "as_json", is_flag=True, help="Everything, for scripts.")
-def status(as_json: bool) -> None:
-    """Show flusher, spool, snapshot and drops of this host.
+@click.option("--prometheus", is_flag=True, help="In Prometheus's text form; the exit code is 0.")
+def status(as_json: bool, prometheus: bool, state_dir: str | None, namespace: str | None) -> None:
+    """Show flusher, spool, snapshot and drops of this host, and what to do about what is wrong.
 
-    The settings come from the environment, and must be those of the applications.
+    The settings come from the environment, and must be those of the applications; or --namespace names
+    one of those that are listed.
     """
     from fallom.cli.status import show_status
 
-    sys.exit(show_status(as_json))
+    sys.exit(show_status(as_json, prometheus, state_dir, namespace))
+
+
+@root.command(epilog=EXIT_CODES)
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait."
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def flush(timeout: float, as_json: bool) -> None:
+    """Wait until all that is recorded now on this host is delivered."""
+    from fallom.cli.flush import flush as wait_for_delivery
+
+    sys.exit(wait_for_delivery(timeout, as_json))
+
+
+@root.command(epilog=EXIT_CODES)
+@host_options
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 60),
+    default=5.0,
+    show_default=True,
+    help="Seconds for each server.",
+)
+@click.option("--offline", is_flag=True, help="Ask no server.")
+def doctor(
+    as_json: bool, timeout: float, offline: bool, state_dir: str | None, namespace: str | None
+) -> None:
+    """Check this host: directory, permissions, space, flusher, servers, clock, versions.
+
+    Each finding says how to mend it. 0: nothing is broken, there may be warnings.
+    """
+    from fallom.cli.doctor import examine
+
+    sys.exit(examine(as_json, None if offline else timeout, state_dir, namespace))
+
+
+@root.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete this command's words and keys.
+
+    bash: add  eval "$(fallom completion bash)"  to ~/.bashrc; zsh likewise; fish: write it to
+    ~/.config/fish/completions/fallom.fish.
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(root, {}, "fallom", "_FALLOM_COMPLETE").source())
 
 
 @root.group(epilog=EXIT_CODES)
@@ -202,13 +260,21 @@ def dead_purge(older_than: str | None, is_sure: bool) -> None:
     sys.exit(purge_letters(older_than, is_sure))
 
 
-root.add_command(spool)
+for command in (configs, prompts, spool, tail):
+    root.add_command(command)
 
 
 def run_commands(arguments: Sequence[str]) -> int:
     """Run a command; give its exit code."""
     try:
-        code = root.main(args=list(arguments), prog_name="fallom", standalone_mode=False)
+        # NO_COLOR (https://no-color.org); without it click decides by whether it is a terminal.
+        color = False if os.environ.get("NO_COLOR") else None
+        code = root.main(
+            args=list(arguments), prog_name="fallom", standalone_mode=False, color=color
+        )
+    except BrokenPipeError:  # whoever read has seen enough: `fallom tail | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_WRONG
     except ConfigurationError as error:
         click.echo(f"fallom: {error}", err=True)
         return EXIT_USAGE
