@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +138,9 @@ class Flusher:
         threads = [self._thread(lane.run, lane.name) for lane in self._lanes]
         if not once:
             threads.append(self._thread(self._sync.run, "sync"))
+        ended, told = threading.Event(), []
+        if settings.self_metrics == "otlp":
+            told.append(self._thread(lambda: self._tell_metrics(ended), "metrics"))
         why = ""
         while not why:
             now_ns = time.monotonic_ns()
@@ -147,12 +151,26 @@ class Flusher:
         for lane in self._lanes:
             lane.stop()
         self._sync.stop()
+        self._await(threads)
+        self._carry_over()  # of what is told last
+        ended.set()
+        self._await(told)
+        return why
+
+    def _await(self, threads: list[threading.Thread]) -> None:
+        """Wait until threads have ended, beating meanwhile."""
         give_up = time.monotonic() + LEAVE_WAIT_S
         for thread in threads:
             while thread.is_alive() and time.monotonic() < give_up:
                 thread.join(0.1)
                 self._beat(time.monotonic_ns())
-        return why
+
+    def _tell_metrics(self, ended: threading.Event) -> None:
+        from fallom._flusher.self_metrics import SelfMetrics, look_at  # of those who ask for it
+
+        namespace = os.path.basename(self._directory.path)
+        where = self._page, self._directory.spool, self._targets, namespace
+        SelfMetrics(self._settings, Http(), lambda: look_at(*where), self._say).run(ended)
 
     def _is_needed(self) -> bool:
         """Tell whether a writer lives or something is left."""
