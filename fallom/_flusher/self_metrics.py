@@ -2,21 +2,17 @@
 
 Off unless asked for. They go beside the traces, with the same credentials, and are not kept: a minute that
 could not be sent is told by the next one, whose counters go on. A server without such a path is told once
-in the log, and not asked again.
+in the log, and not asked again. In OTLP's JSON form, which needs no library and is small.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
-
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, NumberDataPoint
 
 from fallom._core.settings import Settings
 from fallom._flusher.http import NetworkError, Request, Response
@@ -29,6 +25,7 @@ __all__ = ["SelfMetrics", "look_at", "metrics_request"]
 
 EVERY_S: Final = 60.0
 DEADLINE_S: Final = 5.0
+CUMULATIVE: Final = 2  # OTLP AggregationTemporality
 
 
 class _Sends(Protocol):
@@ -66,11 +63,11 @@ class SelfMetrics:
         request = metrics_request(
             self._look(), settings.service_name, self._started_ns, time.time_ns()
         )
-        headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key}"
         headers.update(settings.traces_headers)
-        body = gzip.compress(request.SerializeToString(), 1)
+        body = gzip.compress(json.dumps(request).encode(), 1)
         try:
             response = self._http.send(Request("POST", url, headers, body, deadline_s=DEADLINE_S))
         except NetworkError as error:
@@ -108,59 +105,57 @@ def look_at(page: ControlPage, spool: Any, targets: Any, namespace: str) -> dict
 
 def metrics_request(
     found: Mapping[str, Any], service_name: str, started_unix_ns: int, unix_ns: int
-) -> ExportMetricsServiceRequest:
-    """Give the OTLP request for what ``look_at`` found."""
-    request = ExportMetricsServiceRequest()
-    group = request.resource_metrics.add()
-    for name, value in (
-        ("service.name", service_name or "unknown_service:python"),
-        ("fallom.namespace", str(found["namespace"])),
-    ):
-        attribute = group.resource.attributes.add()
-        attribute.key, attribute.value.string_value = name, value
-    scope = group.scope_metrics.add()
-    scope.scope.name, scope.scope.version = "fallom", __version__
+) -> dict[str, Any]:
+    """Give the OTLP request, in its JSON form, for what ``look_at`` found."""
+    at = {"timeUnixNano": str(unix_ns)}
 
-    def point(points: Any, value: float, attributes: Mapping[str, str]) -> None:
-        added: NumberDataPoint = points.add()
-        added.time_unix_nano = unix_ns
-        if isinstance(value, int):
-            added.as_int = value
-        else:
-            added.as_double = value
-        for key, text in attributes.items():
-            attribute = added.attributes.add()
-            attribute.key, attribute.value.string_value = key, text
+    def counter(name: str, unit: str, values: Mapping[tuple[str, str], float]) -> dict[str, Any]:
+        points = [
+            {
+                **at,
+                "startTimeUnixNano": str(started_unix_ns),
+                "attributes": _attributes({key: text} if key else {}),
+                **_value(value),
+            }
+            for (key, text), value in values.items()
+        ]
+        # Cumulative, as the control page counts: it goes on through restarts of the flusher.
+        total = {"aggregationTemporality": CUMULATIVE, "isMonotonic": True, "dataPoints": points}
+        return {"name": name, "unit": unit, "sum": total}
 
-    def counter(name: str, unit: str, values: Mapping[tuple[str, str], float]) -> None:
-        metric = scope.metrics.add()
-        metric.name, metric.unit = name, unit
-        # Cumulative, as the control page counts; it goes on through restarts of the flusher.
-        metric.sum.aggregation_temporality = (
-            AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-        )
-        metric.sum.is_monotonic = True
-        for (key, text), value in values.items():
-            point(metric.sum.data_points, value, {key: text} if key else {})
-            metric.sum.data_points[-1].start_time_unix_nano = started_unix_ns
-
-    def gauge(name: str, unit: str, value: float | None) -> None:
-        if value is not None:
-            metric = scope.metrics.add()
-            metric.name, metric.unit = name, unit
-            point(metric.gauge.data_points, value, {})
+    def gauge(name: str, unit: str, value: float) -> dict[str, Any]:
+        return {"name": name, "unit": unit, "gauge": {"dataPoints": [{**at, **_value(value)}]}}
 
     tallies, drops = found["tallies"], found["drops"]
     kinds = ("spans", "metrics", "exposures")
     delivered = {("destination", kind): tallies[f"{kind}_accepted"] for kind in kinds}
-    counter("fallom.delivered", "{record}", delivered)
-    counter("fallom.dropped", "{record}", {("reason", r): n for r, n in drops.items() if n})
-    counter("fallom.batches", "{batch}", {("", ""): tallies["batches_sent"]})
-    counter("fallom.batches.retried", "{batch}", {("", ""): tallies["batches_retried"]})
-    counter("fallom.delivery.time", "s", {("", ""): tallies["delivery_ms"] / 1e3})
-    gauge("fallom.waiting", "{record}", found["waiting_records"])
-    gauge("fallom.waiting.size", "By", found["waiting_bytes"])
-    gauge("fallom.lag", "s", found["lag_s"])
-    gauge("fallom.spool.size", "By", found["spool_bytes"])
-    gauge("fallom.snapshot.checked_age", "s", found["snapshot_checked_age_s"])
-    return request
+    metrics = [
+        counter("fallom.delivered", "{record}", delivered),
+        counter("fallom.dropped", "{record}", {("reason", r): n for r, n in drops.items() if n}),
+        counter("fallom.batches", "{batch}", {("", ""): tallies["batches_sent"]}),
+        counter("fallom.batches.retried", "{batch}", {("", ""): tallies["batches_retried"]}),
+        counter("fallom.delivery.time", "s", {("", ""): tallies["delivery_ms"] / 1e3}),
+        gauge("fallom.waiting", "{record}", found["waiting_records"]),
+        gauge("fallom.waiting.size", "By", found["waiting_bytes"]),
+        gauge("fallom.lag", "s", found["lag_s"]),
+        gauge("fallom.spool.size", "By", found["spool_bytes"]),
+    ]
+    checked_s = found["snapshot_checked_age_s"]
+    if checked_s is not None:
+        metrics.append(gauge("fallom.snapshot.checked_age", "s", checked_s))
+    resource = {
+        "service.name": service_name or "unknown_service:python",
+        "fallom.namespace": found["namespace"],
+    }
+    scope = {"scope": {"name": "fallom", "version": __version__}, "metrics": metrics}
+    group = {"resource": {"attributes": _attributes(resource)}, "scopeMetrics": [scope]}
+    return {"resourceMetrics": [group]}
+
+
+def _attributes(values: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": {"stringValue": text}} for key, text in values.items()]
+
+
+def _value(value: float) -> dict[str, Any]:
+    # ProtoJSON has 64-bit integers as text.
+    return {"asInt": str(value)} if isinstance(value, int) else {"asDouble": value}
