@@ -154,7 +154,7 @@ def _snapshot_info(path: str | None) -> SnapshotInfo:
     if newest is None:
         return SnapshotInfo(0, 0, {}, (), None)
     counts = {kind.name.lower(): len(section) for kind, section in newest.sections.items()}
-    return SnapshotInfo(newest.generation, newest.published_unix_ns, counts, newest.removed(), None)
+    return SnapshotInfo(newest.generation, newest.published_unix_ns, counts, (), None)
 
 
 def _other(other: Other) -> dict[str, Any]:
