@@ -63,6 +63,7 @@ class Host:
         port: int = 0,
         environ: Mapping[str, str] | None = None,
         pid_file: Path | None = None,
+        path: str = "/plain/look/x",
     ) -> None:
         """Say what to start.
 
@@ -72,6 +73,7 @@ class Host:
             port: 0 takes any that is free.
             environ: In addition to this process's.
             pid_file: Where a server that goes to the background writes its pid.
+            path: What is asked for until it is answered.
         """
         self.port = port or free_port()
         self.folder = folder
@@ -85,6 +87,7 @@ class Host:
             **(environ or {}),
         }
         self._pid_file = pid_file
+        self._path = path
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
@@ -234,7 +237,8 @@ class Host:
         if self._pid_file is None and self._process.poll() is not None:
             raise AssertionError(f"the server did not start\n{self.said}")
         try:
-            self.get("/plain/look/x")
+            with Connection(self.port) as connection:
+                connection.read(self._path)
         except Unanswered:
             return False
         return self._pid_file is None or self._pid_file.exists()
