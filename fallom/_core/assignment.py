@@ -29,9 +29,9 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import md5
 from typing import Any, NamedTuple
 
+from fallom._core.digest import md5
 from fallom._core.targeting import INDIVIDUAL, CompiledTargeting, find_target
 
 __all__ = [

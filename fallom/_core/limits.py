@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from decimal import Decimal
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -173,7 +172,7 @@ def _number_of(value: Any) -> int | float | None:
         if hasattr(kind, "__index__"):
             number = int(value.__index__())
             return number if abs(number) <= _INT64_MAX else None
-        if hasattr(kind, "__float__") and not isinstance(value, Decimal):
+        if hasattr(kind, "__float__") and kind.__name__ != "Decimal":
             return float(value)
     except Exception:  # noqa: BLE001 - the application's code: an array has no one number
         return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
+from fallom._core.digest import blake2b
 from fallom._core.span import Span
 
 __all__ = ["is_kept", "is_sampled"]

@@ -7,14 +7,13 @@ settings the stricter one wins. ``resolve_settings`` is pure: the environment is
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from fallom._core.digest import sha256
 from fallom._core.errors import ConfigurationError, UnknownParameterError
 from fallom._core.parsing import (
     FALSE_WORDS,
@@ -113,7 +112,7 @@ class Settings:
         ]
         for name in sorted(self.traces_headers):
             parts += [name, self.traces_headers[name]]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        return sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def is_hosted(url: str) -> bool:
@@ -188,6 +187,8 @@ def _first(
 
 
 def _unknown(name: str) -> str:
+    import difflib  # only for this message
+
     close = difflib.get_close_matches(name, PARAMETERS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(PARAMETERS))}."
     return f"fallom.init has no parameter {name!r}; {hint}"

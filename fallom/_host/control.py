@@ -34,7 +34,6 @@ import contextlib
 import enum
 import mmap
 import os
-import secrets
 import struct
 import sys
 import time
@@ -335,7 +334,7 @@ def _is_page(file: File) -> bool:
 
 def _make(directory: File) -> None:
     """Make a page aside and link it into place; losing the race is success."""
-    aside = f"{_NAME}.{os.getpid()}.{secrets.token_hex(4)}"
+    aside = f"{_NAME}.{os.getpid()}.{os.urandom(4).hex()}"
     file = open_file(directory, aside, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         page = (_MAGIC + _U64.pack(_LAYOUT)).ljust(PAGE_BYTES, b"\0")

@@ -22,7 +22,6 @@ Rollback journal, never WAL: a WAL reader has to create a file, which is impossi
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from fallom._core.digest import sha256
 from fallom._snapshot.entries import ENTRY_BYTES_MAX
 from fallom._snapshot.manifest import MANIFEST_BYTES_MAX
 from fallom._snapshot.shards import SHARD_BYTES_MAX
@@ -303,4 +303,4 @@ class Rows:
 
 
 def _sha256(rows: list[tuple[bytes | None, ...]]) -> str:
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+    return sha256(repr(rows).encode()).hexdigest()

@@ -23,7 +23,6 @@ is refused, not guessed at; a reader then keeps what it has.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from fallom._core.assignment import (
     compile_salt,
     compile_thresholds,
 )
+from fallom._core.digest import sha256
 from fallom._core.errors import PayloadError
 from fallom._core.targeting import CompiledTargeting, compile_targeting
 from fallom._core.template import CompiledPrompt, compile_template
@@ -132,7 +132,7 @@ class Entry:
 
 def hash_of(data: bytes) -> str:
     """Give the name of an entry: half a SHA-256 in hex, because collisions must not be findable."""
-    return hashlib.sha256(data).hexdigest()[:32]
+    return sha256(data).hexdigest()[:32]
 
 
 def encode_entry(record: Record) -> Entry:

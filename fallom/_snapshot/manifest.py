@@ -18,13 +18,13 @@ with all shards; that is the publisher's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import msgpack
 
+from fallom._core.digest import sha256
 from fallom._core.errors import PayloadError
 from fallom._snapshot.entries import Kind
 from fallom._snapshot.section import Item, having, pack_item, text, unpack_item, whole
@@ -148,7 +148,7 @@ def encode_root(root: Root) -> bytes:
     """Give the bytes of a manifest's row."""
     sections = [_encode_section(root.sections.get(kind)) for kind in Kind]
     body: bytes = msgpack.packb([_FORMAT, root.generation, root.published_unix_ns, *sections])
-    return hashlib.sha256(body).digest() + body
+    return sha256(body).digest() + body
 
 
 def decode_root(data: bytes) -> Root:
@@ -158,7 +158,7 @@ def decode_root(data: bytes) -> Root:
         PayloadError: These bytes are no manifest of this format.
     """
     body = memoryview(data)[_DIGEST_BYTES:]
-    if hashlib.sha256(body).digest() != data[:_DIGEST_BYTES]:
+    if sha256(body).digest() != data[:_DIGEST_BYTES]:
         raise PayloadError("the snapshot's manifest does not fit its checksum; expected it to.")
     try:
         fields = msgpack.unpackb(body, strict_map_key=True)

@@ -29,13 +29,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import hashlib
 import os
-import secrets
 import struct
 import zlib
 from typing import NamedTuple
 
+from fallom._core.digest import sha256
 from fallom._host.files import File, entries_of, open_file
 from fallom._spool.frame import seed_of
 
@@ -125,7 +124,7 @@ def create_segment(spool: File, destination: Destination) -> tuple[SegmentName, 
         OSError: The disk refuses; nothing is left behind.
     """
     for _ in range(8):
-        name = SegmentName(destination, secrets.token_bytes(16), is_sealed=False)
+        name = SegmentName(destination, os.urandom(16), is_sealed=False)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
         file = open_file(spool, name.file_name(), flags)
         # Between those two steps the flusher may have looked, found it without an owner, and be about
@@ -180,7 +179,7 @@ def seal(spool: File, name: SegmentName) -> None:
 
 def target_hash(url: str) -> bytes:
     """Give the 8 bytes that name a target in a slot."""
-    return hashlib.sha256(url.encode()).digest()[:8]
+    return sha256(url.encode()).digest()[:8]
 
 
 def read_accepted(file: File, name: SegmentName, target: bytes) -> int:

@@ -97,17 +97,16 @@ class ChatReader:
                 chunk["usage"] is not None
                 or known["index"] != 0
                 or known["finish_reason"] is not None
-                or text["role"] is not None
-                or text["refusal"] is not None
-                or text["tool_calls"] is not None
-                or text["function_call"] is not None
-                or delta.__pydantic_extra__  # reasoning and audio, of other providers
+                or delta.__pydantic_extra__  # reasoning, of other providers
                 or type(text["content"]) is not str
                 or chunk["id"] != answer.id
                 or chunk["model"] != answer.model
                 or 0 not in answer.reasons
             ):
                 return False
+            for name, value in text.items():  # whatever fields this version of the library has
+                if value is not None and name != "content":
+                    return False
             if self._content_captured:
                 self._choices[0].content.add(text["content"])
         except (AttributeError, KeyError, TypeError, ValueError):  # another library's, or JSON

@@ -5,10 +5,10 @@ New code calls ``fallom.init``, and records spans with ``trace.step`` or wrapped
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timezone
 
 from fallom._changed_settings import change_settings
+from fallom._core.digest import sha256
 from fallom._core.limits import clean_value
 from fallom._core.span import AttributeValue, SessionContext, Span, SpanKind, SpanStatus
 from fallom._runtime import HOLDER, current
@@ -150,7 +150,7 @@ def _id(text: str, length: int) -> bytes:
         found = bytes.fromhex(text)
     except ValueError:
         found = b""
-    return found if len(found) == length else hashlib.sha256(text.encode()).digest()[:length]
+    return found if len(found) == length else sha256(text.encode()).digest()[:length]
 
 
 def _unix_ns(text: str) -> int:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fallom._core import digest
 from fallom._core.assignment import (
     BUCKETS,
     Assignment,
@@ -198,3 +199,9 @@ def test_prompt_tests_walk_like_configs() -> None:
     test = CompiledTest("t", 1, variants, compile_thresholds([0.01, 49.99, 50]))
     for session_id, _, _, w2, _ in VECTORS:
         assert test.variants[choose_prompt(test, session_id)].prompt_key == w2
+
+
+@given(st.binary(max_size=200))
+def test_the_interpreters_own_hashes_are_those_of_hashlib(data: bytes) -> None:
+    for name in digest.__all__:
+        assert getattr(digest, name)(data).digest() == getattr(hashlib, name)(data).digest()

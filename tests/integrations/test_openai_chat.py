@@ -11,7 +11,6 @@ from fake_provider import Provider, Recording, chat_reply
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.chat.chat_completion_chunk import Choice, ChoiceDelta
 
 from fallom._core.span import SpanKind, SpanStatus
 from fallom.integrations._openai_chat import ChatReader
@@ -120,32 +119,38 @@ async def test_async_stream_is_the_clients_own_and_gives_one_span(
     assert tracing.span.attributes["gen_ai.response.finish_reasons"] == ["stop"]
 
 
-TEXT: Any = st.none() | st.sampled_from(["", "word", "\ud800"])
-DELTAS = st.fixed_dictionaries(
-    {},
-    optional={
-        "role": st.none() | st.just("assistant"),
-        "content": TEXT,
-        "refusal": TEXT,
-        "reasoning": TEXT,
-        "tool_calls": st.none() | st.just([{"index": 0, "id": "t", "function": {"name": "f"}}]),
-        "function_call": st.none() | st.just({"name": "f", "arguments": "{}"}),
-        "audio": st.just({"transcript": "said"}),
-    },
-)
-CHOICES = st.fixed_dictionaries(
-    {"delta": DELTAS, "index": st.sampled_from([0, 0, 0, 1, -1])},
-    optional={"finish_reason": st.sampled_from([None, "stop"])},
-)
-CHUNKS = st.fixed_dictionaries(
-    {
-        "id": st.sampled_from(["c", "c", "other"]),
-        "model": st.sampled_from(["m", "m", ""]),
-        "object": st.just("chat.completion.chunk"),
-        "created": st.just(1),
-        "choices": st.lists(CHOICES, max_size=2),
-    },
-    optional={"usage": st.none() | st.just({"prompt_tokens": 1, "completion_tokens": 2})},
+PLAIN: Any = {"id": "c", "model": "m", "object": "chat.completion.chunk", "created": 1}
+OTHER_DELTAS: list[Any] = [
+    {"role": "assistant"},
+    {"refusal": "no"},
+    {"reasoning": "because"},
+    {"reasoning_content": "because"},
+    {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]},
+    {"function_call": {"name": "f", "arguments": "{}"}},
+    {"audio": {"transcript": "said"}},
+    {"content": None},
+    {"content": "\ud800"},
+]
+OTHER_CHOICES: list[Any] = [{"index": 1}, {"index": -1}, {"finish_reason": "stop"}]
+OTHER_CHUNKS: list[Any] = [
+    {"id": "other"},
+    {"model": ""},
+    {"choices": []},
+    {"usage": {"prompt_tokens": 1, "completion_tokens": 2}},
+]
+
+
+def chunk_of(delta: Any, choice: Any, chunk: Any) -> Any:
+    only = {"index": 0, "delta": {"content": "word", **delta}, "finish_reason": None, **choice}
+    return {**PLAIN, "choices": [only], **chunk}
+
+
+def differing(others: list[Any]) -> Any:
+    return st.just({}) | st.sampled_from(others)
+
+
+CHUNKS = st.builds(
+    chunk_of, differing(OTHER_DELTAS), differing(OTHER_CHOICES), differing(OTHER_CHUNKS)
 )
 
 
@@ -155,7 +160,7 @@ def test_the_short_way_to_read_a_chunk_reads_what_the_long_way_does(
 ) -> None:
     short, long = ChatReader({}, content_captured), ChatReader({}, content_captured)
     for chunk in chunks:
-        short.piece(ChatCompletionChunk.model_construct(**_constructed(chunk)))
+        short.piece(ChatCompletionChunk.model_construct(**chunk))
         long._any_piece(chunk)
     assert short.answer(True) == long.answer(True)
 
@@ -169,14 +174,3 @@ def test_chunks_that_bring_only_text_are_read_the_short_way() -> None:
     )
     reader.piece(chunk)
     assert reader._is_plain_text(chunk)
-
-
-def _constructed(chunk: Any) -> Any:
-    """Make models of the library's own of what is within, without checks, as the library does."""
-    choices = [
-        Choice.model_construct(
-            **{**choice, "delta": ChoiceDelta.model_construct(**choice["delta"])}
-        )
-        for choice in chunk["choices"]
-    ]
-    return {**chunk, "choices": choices}
