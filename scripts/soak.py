@@ -1,8 +1,8 @@
 """The soak: the proofs of the tests at full size, and their figures as a table.
 
 Kills workers and flushers at random, sweeps every system call of a worker's and a flusher's cycle, damages
-every kind of file, fuzzes all that reads from disk or from the server, and drains a big backlog. Exits
-with 1 if anything is not as promised.
+every kind of file, fuzzes all that reads from disk or from the server, drains a big backlog, and runs
+every cell of the servers', queues' and jobs' tests. Exits with 1 if anything is not as promised.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from scripts.soaking.backlog import backlog  # noqa: E402 - found by the line ab
 from scripts.soaking.cloud import Report  # noqa: E402
 from scripts.soaking.damage import damage  # noqa: E402
 from scripts.soaking.fuzz import fuzz  # noqa: E402
+from scripts.soaking.hosts import hosts  # noqa: E402
 from scripts.soaking.kills import kill  # noqa: E402
 from scripts.soaking.sweep import sweep  # noqa: E402
 
@@ -32,6 +33,7 @@ STEPS: dict[str, Callable[[Path, Any], tuple[Report, list[str]]]] = {
     "damage": damage,
     "fuzz": fuzz,
     "backlog": backlog,
+    "hosts": hosts,
 }
 
 
