@@ -120,3 +120,7 @@ def test_last_known_good_serves_on_in_workers_that_have_it(
     wait_for(lambda: fallom.status()["flusher"]["pid"], what="a flusher")
     wait_for(lambda: "500" in fallom.status()["last_error"], what="a fetch that failed")
     assert models.get("app", "s", fallback="lost") == "one"
+    place = _runtime.current().place
+    assert place is not None
+    place.page.set_generation(place.page.generation() + 1)  # so that it is read again, in vain
+    assert models.get("app", "s", fallback="lost") == "one"
