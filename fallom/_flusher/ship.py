@@ -25,6 +25,8 @@ from fallom._spool.segment import Destination
 __all__ = ["Channel", "Lane", "LaneLimits", "RepeatFilter"]
 
 TICK_S = 0.2
+QUIET_TICK_S = 0.5  # between two looks of a lane that had nothing to ship for:
+QUIET_AFTER_S = 5.0
 TIDY_AFTER_S = 1.0
 
 AHEAD_READS = 4  # batches; two records of each are tried, so that doubt costs a few requests
@@ -102,10 +104,14 @@ class Lane:
 
     def run(self) -> None:
         """Ship until told to stop. The guard of this thread: a fault costs a turn, not the lane."""
+        busy_s = time.monotonic()
         while not self._stop.is_set():
             try:
-                if not self.ship_once():
-                    self._stop.wait(TICK_S)
+                if self.ship_once():
+                    busy_s = time.monotonic()
+                else:
+                    is_quiet = time.monotonic() - busy_s > QUIET_AFTER_S
+                    self._stop.wait(QUIET_TICK_S if is_quiet else TICK_S)
             except Exception as error:  # noqa: BLE001 - the edge of this thread
                 self._say(f"{self.name}: {type(error).__name__}: {error}; trying again")
                 self._reader.rewind()
