@@ -206,15 +206,13 @@ def _matching(index: sqlite3.Connection, search: str, before: int) -> list[int]:
     match = match_of(search)
     if not match:
         return []
-    try:
+    made = index.execute("SELECT sql FROM sqlite_master WHERE name = 'text'").fetchone()[0]
+    if made.startswith("CREATE VIRTUAL"):
         rows = index.execute(
             "SELECT rowid FROM text WHERE text MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?",
             (match, before, _SCAN_STEP),
         )
         return [row[0] for row in rows]
-    except sqlite3.OperationalError as error:
-        if "MATCH" not in str(error):
-            raise
     # SQLite was built without FTS5.
     pattern = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     rows = index.execute(

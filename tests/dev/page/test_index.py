@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from fallom.dev.page import index_schema
 from fallom.dev.page.filters import Filters
 from fallom.dev.page.index import Index
 from fallom.dev.page.index_schema import open_index
@@ -163,3 +164,18 @@ def test_a_file_that_is_damaged_or_of_another_layout_is_made_anew(tmp_path: Path
         assert index.position() == (0, "", 0, 0)
         index.close()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_full_text_search_the_newest_texts_are_scanned(
+    tmp_path: Path, row: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(index_schema, "_WITH_FTS", "CREATE VIRTUAL TABLE text USING nothing()")
+    index = Index(tmp_path / "plain")
+    asked = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "100% of it"}]}])
+    one = row(attributes={**LLM, "gen_ai.input.messages": asked})
+    index.add([one], [], [])
+    reader = open_index(tmp_path / "plain", is_writer=False)
+    assert ids_of(reader, [("q", "100%")]) == [one["trace_id"]]
+    assert ids_of(reader, [("q", "100_")]) == []
+    reader.close()
+    index.close()
