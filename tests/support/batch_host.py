@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,4 +98,6 @@ class BatchScript:
             except BaseException:
                 process.kill()
                 raise
-        return Ended(process.returncode, out, err)
+        # Without the marks below a line, which depend on when a signal came.
+        marks = re.compile(r"^\s*[~^]+\n", re.MULTILINE)
+        return Ended(process.returncode, out, marks.sub("", err))

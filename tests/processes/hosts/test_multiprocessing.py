@@ -77,7 +77,7 @@ def main(kind, method):
 if __name__ == "__main__":
     kind, method = sys.argv[1:]
     record("parent", 3)
-    found = main(kind, method)
+    found = sorted(main(kind, method), key=str)  # whichever process had which piece of work
     print(json.dumps([found, len(multiprocessing.active_children())]))
 """
 KINDS = ["process", "pool", "recycled pool", "executor", "terminated"]
