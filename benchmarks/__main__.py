@@ -21,6 +21,7 @@ CASES = (
     "starting",
     "wrapped",
     "snapshots",
+    "hosting",
     "scaling",
 )
 
