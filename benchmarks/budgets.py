@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.table import Table
 
-__all__ = ["judged"]
+__all__ = ["judged", "summary"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,78 @@ def judged(tables: Mapping[str, Table]) -> Table:
             }
         )
     return found
+
+
+SUMMARY = (
+    ("`models.get`, warm", "models", "CPU x cal", "x cal", "fallom 0.2.7", "Statsig Rust core, e"),
+    (
+        "`models.get`, first of a session: on disk",
+        "models_first",
+        "CPU x cal",
+        "x cal",
+        "GrowthBook",
+        "",
+    ),
+    ("`prompts.get`, 5 variables", "prompts", "CPU x cal", "x cal", "langfuse", "jinja2"),
+    (
+        "`trace.span`, 10 attributes: on disk",
+        "span",
+        "CPU x cal",
+        "x cal",
+        "OpenTelemetry",
+        "ddtrace",
+    ),
+    ("spans kept in a flood from 8 threads", "flood", "kept %", "%", "OpenTelemetry", "ddtrace"),
+    ("flusher, spans a CPU second", "flusher", "spans a CPU s", "", "OpenTelemetry", ""),
+    ("`import` and `init`", "imports", "CPU ms more", "ms CPU", "OpenTelemetry", "fallom 0.2.7"),
+    ("a wrapped LLM call, overhead", "llm", "overhead us", "us CPU", "OpenTelemetry", "langfuse"),
+    (
+        "a web request's p99 while a backlog is sent",
+        "web",
+        "p99 x none",
+        "x none",
+        "OpenTelemetry",
+        "",
+    ),
+    (
+        "four idle workers, wake-ups a minute",
+        "idle",
+        "wake-ups a minute",
+        "",
+        "OpenTelemetry",
+        "ddtrace",
+    ),
+)
+
+
+def summary(tables: Mapping[str, Table]) -> Table:
+    """Give the few figures that the README quotes."""
+    found = Table("summary", "Figures", ("unit", "fallom", "floor", "beside"))
+    for what, name, column, unit, *peers in SUMMARY:
+        if name not in tables:
+            continue
+        rows = [row for row in tables[name].rows if row.get(column) is not None]
+
+        def first(start: str, among: list[dict[str, Any]] = rows, of: str = column) -> Any:
+            return next((row[of] for row in among if start and row["row"].startswith(start)), None)
+
+        beside = [
+            f"{row['row'].split(',')[0]} {_short(row[column])}"
+            for peer in peers
+            for row in [next((r for r in rows if peer and r["row"].startswith(peer)), None)]
+            if row is not None
+        ]
+        found.rows.append(
+            {
+                "row": what,
+                "unit": unit,
+                "fallom": first("**fallom**"),
+                "floor": first("floor"),
+                "beside": "; ".join(beside),
+            }
+        )
+    return found
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"

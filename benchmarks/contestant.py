@@ -65,6 +65,10 @@ class Contestant:
         self.pid = self._process.pid
         self.extra = self._order({"do": "open", "path": path, "options": dict(options or {})})
 
+    def reopen(self, path: str, options: Mapping[str, Any]) -> None:
+        """Open another path in the same process."""
+        self.extra = self._order({"do": "open", "path": path, "options": dict(options)})
+
     def order(self, do: str, **order: Any) -> Any:
         """Give an order and wait for the answer."""
         return self.wait(self.begin(do, **order))

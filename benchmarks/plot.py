@@ -26,6 +26,8 @@ TITLES = {
     "span": "a span of 10 attributes",
     "flood": "spans at once from 8 threads",
     "durability": "what fsync costs",
+    "processes": "spans from several processes at once",
+    "snapshot": "snapshots of many prompts",
     "web": "a web request while a backlog is delivered",
     "scale": "requests a second of a fleet; out from 300 s to 900 s",
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.budgets import judged
+from benchmarks.budgets import judged, summary
 from benchmarks.environments import PEERS, MissingPeerError, interpreter_of, versions_of
 from benchmarks.table import Table
 
@@ -22,6 +22,7 @@ __all__ = ["Report"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
+PLOTS = ROOT / "docs/plots"  # below the pages that show them
 PAGES = (ROOT / "docs/performance.md", ROOT / "README.md", ROOT / "benchmarks/scale.md")
 _MARKED = "<!-- bench:{name} -->"
 
@@ -51,24 +52,28 @@ class Report:
     def add(self, table: Table, took_s: float) -> None:
         """Take a table over, and print it."""
         self.tables.append(table)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._store(table)  # now, for a later benchmark that calculates with it
         print(f"\n## {table.title}\n\n{table.markdown()}\n\n({took_s:.0f} s)", flush=True)
+
+    def _store(self, table: Table) -> None:
+        stored = {
+            **self.about,
+            "name": table.name,
+            "title": table.title,
+            "versions": {peer: _own_version(peer) for peer in PEERS},
+            "missing": self.missing,
+            "columns": table.columns,
+            "rows": table.rows,
+            "notes": table.notes,
+        }
+        file = self.folder / f"{table.name}.json"
+        file.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
     def write(self) -> None:
         """Write the results; where they are the stored ones, the pages that quote them as well."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         for table in self.tables:
-            stored = {
-                **self.about,
-                "name": table.name,
-                "title": table.title,
-                "versions": {peer: _own_version(peer) for peer in PEERS},
-                "missing": self.missing,
-                "columns": table.columns,
-                "rows": table.rows,
-                "notes": table.notes,
-            }
-            file = self.folder / f"{table.name}.json"
-            file.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+            self._store(table)
         tables = {path.stem: _stored(path) for path in sorted(self.folder.glob("*.json"))}
         budgets = judged(tables)
         self.folder.joinpath("results.md").write_text(_page(tables, budgets))
@@ -80,6 +85,7 @@ class Report:
             blocks = {
                 name: f"{each.markdown()}\n\n{_source(each)}" for name, each in tables.items()
             }
+            blocks["summary"] = summary(tables).markdown()
             blocks["budgets"] = budgets.markdown()
             blocks["versions"] = _versions()
             for page in PAGES:
@@ -98,7 +104,9 @@ class Report:
             json.dump(curves, file)
             file.flush()
             plot = ROOT / "benchmarks/plot.py"
-            subprocess.run([python, plot, file.name, self.folder], check=True)
+            folder = PLOTS if self.is_stored else self.folder
+            folder.mkdir(exist_ok=True)
+            subprocess.run([python, plot, file.name, folder], check=True)
 
 
 def _page(tables: dict[str, Any], budgets: Table) -> str:

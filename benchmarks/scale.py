@@ -142,7 +142,7 @@ def fetches_of_a_fleet(
         _play(clock, hosts, duration_s, lambda: chance.uniform(0, starts_within_s), run)
     finally:
         logger.disabled = was_disabled
-    return Load(server.per_second)
+    return Load(server.per_second[: int(duration_s)])
 
 
 def batches_of_a_fleet(
@@ -163,7 +163,7 @@ def batches_of_a_fleet(
         return clock.now_s + backoff_s(attempts[host] - 1, chance.random())
 
     _play(clock, hosts, duration_s, lambda: chance.uniform(0, batch_every_s), run)
-    return Load(per_second)
+    return Load(per_second[: int(duration_s)])
 
 
 def _play(

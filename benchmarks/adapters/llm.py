@@ -7,6 +7,7 @@ blocks of ten; an instrumentation that changes the client's classes is taken out
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import statistics
 import sys
@@ -114,7 +115,7 @@ def compare(options: dict[str, Any]) -> Subject:
     """Make a subject whose call is a block of one kind; it tells medians as its answers."""
     from openai import AsyncOpenAI, OpenAI
 
-    library = LIBRARIES[options["library"]](options["url"])
+    library = _library(options["library"], options["url"])
     address = {"base_url": f"{options['url']}/v1", "api_key": "anything"}
     kind, loop = options["kind"], asyncio.new_event_loop()
     bare = (AsyncOpenAI if kind == "async" else OpenAI)(**address)
@@ -159,6 +160,11 @@ def compare(options: dict[str, Any]) -> Subject:
         }
 
     return Subject(block, answers=answers)
+
+
+@functools.cache
+def _library(name: str, url: str) -> Library:
+    return LIBRARIES[name](url)
 
 
 def _create(client: Any) -> None:

@@ -38,7 +38,7 @@ def web(bench: Bench) -> Table:
             ("OpenTelemetry, its thread in the worker", "opentelemetry", "opentelemetry"))  # fmt: skip
     found: dict[str, list[list[float]]] = {name: [] for name, _, _ in ways}
     kept: dict[str, list[float]] = {name: [] for name, _, _ in ways}
-    for repeat in range(bench.repeats):
+    for repeat in range(bench.sized(bench.repeats, 3)):
         for name, kind, peer in ways[repeat % 3 :] + ways[: repeat % 3]:
             try:
                 took, share = _served(bench, kind, peer, requests, backlog)

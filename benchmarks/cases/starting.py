@@ -62,7 +62,7 @@ def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
     """Start each in turns, in new processes."""
     del names
     found: dict[str, list[dict[str, Any]]] = {}
-    for repeat in range(bench.repeats + 1):
+    for repeat in range(bench.sized(bench.repeats, 3) + 1):
         for name, peer, load in ENTRIES:
             try:
                 told = _started(bench, peer, load)

@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from benchmarks.bench import Bench, Entry, expect
+from benchmarks.contestant import Contestant
 from benchmarks.table import Table
 
 NAMES = ("llm",)
@@ -25,8 +26,22 @@ def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
     del names
     columns = ("bare us", "overhead us", "of best peer %", "with delivery us", "spans a call")
     table = Table("llm", "A wrapped LLM call beside the bare one, CPU", columns)
-    for kind in KINDS:
-        table.rows += _kind(bench, kind)
+    entries = [
+        Entry(
+            name,
+            *(peer, "llm", "compare"),
+            environ=bench.ours("process", bench.receiver.url) if peer == "fallom" else {},
+            options={"library": library, "kind": KINDS[0]},
+        )
+        for name, peer, library in LIBRARIES
+    ]
+    with bench.contestants(entries) as pairs:
+        for kind in KINDS:
+            for entry, contestant in pairs:
+                contestant.reopen(
+                    "compare", {**entry.options, "kind": kind, "url": bench.receiver.url}
+                )
+            table.rows += _kind(bench, kind, pairs)
     table.notes = [
         "CPU time of the calling thread, median of blocks of 10 bare and 10 traced calls in turns; the "
         "provider answers on loopback. *stream*: 500 pieces. *With delivery*: of the whole process, "
@@ -36,36 +51,26 @@ def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
     return [table]
 
 
-def _kind(bench: Bench, kind: str) -> list[dict[str, Any]]:
-    entries = [
-        Entry(
-            f"{name} {kind}",
-            *(peer, "llm", "compare"),
-            environ=bench.ours("process", bench.receiver.url) if peer == "fallom" else {},
-            options={"library": library, "kind": kind},
-        )
-        for name, peer, library in LIBRARIES
-    ]
+def _kind(bench: Bench, kind: str, pairs: list[tuple[Entry, Contestant]]) -> list[dict[str, Any]]:
     blocks = bench.sized(12 if kind == "stream" else 24, 4)
     found: dict[str, list[dict[str, Any]]] = {}
     counted: dict[str, float] = {}
-    with bench.contestants(entries) as pairs:
-        for _, contestant in pairs:
-            contestant.order("warm", calls=4)
-            contestant.order("answers")
-        for _ in range(bench.sized(bench.repeats, 2)):
-            for entry, contestant in pairs:
-                bench.receiver.clear()
-                contestant.order("warm", calls=blocks)
-                told = contestant.order("answers")
-                found.setdefault(entry.name, []).append(told)
-                spans, calls = bench.receiver.distinct(), told["traced calls"]
-                counted[entry.name] = spans / calls
-                is_ours = entry.peer == "fallom"
-                expect(
-                    spans == calls if is_ours else spans >= calls,
-                    f"{entry.name}: {spans} spans of {calls} calls",
-                )
+    for _, contestant in pairs:
+        contestant.order("warm", calls=4)
+        contestant.order("answers")
+    for _ in range(bench.sized(bench.repeats, 2)):
+        for entry, contestant in pairs:
+            bench.receiver.clear()
+            contestant.order("warm", calls=blocks)
+            told = contestant.order("answers")
+            found.setdefault(f"{entry.name} {kind}", []).append(told)
+            spans, calls = bench.receiver.distinct(), told["traced calls"]
+            counted[f"{entry.name} {kind}"] = spans / calls
+            is_ours = entry.peer == "fallom"
+            expect(
+                spans == calls if is_ours else spans >= calls,
+                f"{entry.name}: {spans} spans of {calls} calls",
+            )
     rows = []
     for name, each in found.items():
         rows.append(
