@@ -163,7 +163,7 @@ def test_tail_shows_what_was_recorded_and_what_is(ready: LocalCloud) -> None:
 
 
 def test_tail_into_a_pipe_that_closes_ends_quietly(ready: LocalCloud) -> None:
-    for number in range(50):
+    for number in range(1500):  # more than a pipe holds
         trace.span({"n": number}, config_key="my-app", session_id="x" * 100)
     shell = f"{' '.join(COMMAND)} tail --no-follow -n 5000 | head -1"
     ended = subprocess.run(
