@@ -12,6 +12,7 @@ import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import platformdirs
@@ -27,6 +28,7 @@ from fallom.dev.app import build_app
 from fallom.dev.fault_injection import TRANSPORT
 from fallom.dev.faults import Fault
 from fallom.dev.guard import is_loopback
+from fallom.dev.page.live import Live
 from fallom.dev.traffic import SampleTraffic
 
 __all__ = ["CloudOptions", "default_database", "run_cloud", "sample_folder"]
@@ -97,11 +99,10 @@ def _run(options: CloudOptions, traffic: SampleTraffic | None) -> None:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    server = _Server(config, options, listener.getsockname()[1], traffic)
+    server = _Server(config, options, listener.getsockname()[1], traffic, app.state.live)
 
     def stop(*_: object) -> None:
         server.should_exit = True
-        app.state.live.close()  # the page's streams end only when they are told to
 
     # The server re-raises the signal that ended it once it has shut down in order; without
     # handlers of ours that would turn an orderly end into a death by signal.
@@ -119,8 +120,10 @@ class _Server(uvicorn.Server):
         options: CloudOptions,
         port: int,
         traffic: SampleTraffic | None,
+        live: Live,
     ) -> None:
         super().__init__(config)
+        self._live = live
         self._traffic = traffic
         self._options = options
         self._port = port
@@ -133,6 +136,10 @@ class _Server(uvicorn.Server):
             _say(_banner(self._options, self._port), sys.stdout)
         if self._options.port_file:
             _write_whole(self._options.port_file, f"{self._port}\n")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._live.close()  # the page's streams end only when they are told to
+        super().handle_exit(sig, frame)
 
 
 class _Connection(H11Protocol):

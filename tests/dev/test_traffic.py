@@ -32,9 +32,13 @@ def test_sample_traffic_fills_the_page_and_leaves_nothing_behind(
         )
         assert "Flusher is running" in page("/ui/host")
         (state,) = tmp_path.glob("fallom-sample-*/state")
-        (namespace,) = read_host([str(state)], cloud.url)
+
+        def sent(_: Any) -> Any:  # the flusher tells it with its next beat
+            (found,) = read_host([str(state)], cloud.url)
+            return found if found.sent.get("spans_accepted", 0) > 100 else None
+
+        namespace = cloud.wait_for(sent)
         assert namespace.is_alive
-        assert namespace.sent["spans_accepted"] > 100
         flusher = psutil.Process(namespace.pid)
         cloud.terminate()
         assert not any(worker.is_running() for worker in workers)

@@ -250,6 +250,7 @@ def test_a_cloud_with_open_pages_ends_in_order(new_page: Any) -> None:
             connection.getresponse().readline()
             connections.append(connection)
         assert page.terminate() == 0
+        assert page.log() == ""  # nothing had to be cut off
         for connection in connections:
             connection.close()
 
