@@ -15,7 +15,7 @@ import click
 from fallom._core.errors import ConfigurationError
 from fallom._version import __version__
 from fallom.cli.configs import configs
-from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_WRONG
+from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE
 from fallom.cli.flusher import FLUSHER_SUMMARY
 from fallom.cli.host import host_options
 from fallom.cli.prompts import prompts
@@ -272,9 +272,6 @@ def run_commands(arguments: Sequence[str]) -> int:
         code = root.main(
             args=list(arguments), prog_name="fallom", standalone_mode=False, color=color
         )
-    except BrokenPipeError:  # whoever read has seen enough: `fallom tail | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_WRONG
     except ConfigurationError as error:
         click.echo(f"fallom: {error}", err=True)
         return EXIT_USAGE
