@@ -50,16 +50,19 @@ def kill(folder: Path, given: Any) -> tuple[Report, list[str]]:
     problems = [f"{len(lost)} lost, for example {sorted(lost)[:3]}"] if lost else []
     if left or dropped or found.forged:
         problems.append(f"left {left}, dropped {dropped}, forged {found.forged[:3]}")
-    if found.repeated_requests > storm.flusher_kills:
-        problems.append("more than one batch a kill was sent twice")
-    if found.twice > storm.flusher_kills * LaneLimits().items_max:
-        problems.append(f"{found.twice} were sent twice")
+    problems += found.broken_bounds(storm.flusher_kills)
+    largest, batch = max(found.resent.values(), default=0), LaneLimits().items_max
     report = [
         ("kills survived: workers, flushers", f"{storm.worker_kills}, {storm.flusher_kills}"),
         ("takeover while workers record, p50, max", _spread(takeovers)),
         ("spans acknowledged", str(len(acknowledged))),
         ("spans delivered, lost", f"{len(found.sessions)}, {len(lost)}"),
-        ("spans sent twice, in batches", f"{found.twice}, {found.repeated_requests}"),
+        ("deliveries of spans beyond the first", str(found.twice)),
+        (
+            "batches in flight at a flusher's death, sent again",
+            f"{len(found.resent)} in {storm.flusher_kills} kills (promised: at most one each), "
+            f"the largest of {largest} spans (at most {batch})",
+        ),
     ]
     return report, problems
 

@@ -13,12 +13,13 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from fallom._core.settings import resolve_settings
+from fallom._flusher.ship import LaneLimits
 from fallom._host.place import Place
 from tests.support.flushers import wait_for
 from tests.support.scripts import start_script
@@ -163,27 +164,37 @@ class Delivered:
 
     sessions: set[str] = field(default_factory=set)
     twice: int = 0  # receipts beyond the first of a span
-    repeated_requests: int = 0  # requests of which something came again later
+    # Of each request that came in vain: how many of its spans came again with a later one. The same
+    # spans count once more for each time that they came again.
+    resent: dict[str, int] = field(default_factory=dict)
     forged: list[str] = field(default_factory=list)  # sessions whose one span came under two ids
+
+    def broken_bounds(self, flusher_kills: int) -> list[str]:
+        """Say where more was sent twice than a flusher has in flight when it is killed: one batch."""
+        batch, largest = LaneLimits().items_max, max(self.resent.values(), default=0)
+        found = []
+        if len(self.resent) > flusher_kills:
+            found.append(f"{len(self.resent)} batches came again after {flusher_kills} kills")
+        if largest > batch:
+            found.append(f"{largest} spans of one request came again, and a batch has {batch}")
+        return found
 
 
 def count_delivered(database: Path) -> Delivered:
     """Read what arrived from the local cloud's database."""
     found = Delivered()
-    first_request: dict[str, str] = {}
+    last_request: dict[str, str] = {}
     ids: dict[str, set[str]] = defaultdict(set)
-    repeated = set()
+    resent: Counter[str] = Counter()
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         rows = connection.execute("SELECT span_id, session_id, request_id FROM spans ORDER BY id")
         for span_id, session_id, request_id in rows:
             found.sessions.add(session_id)
             ids[session_id].add(span_id)
-            if span_id in first_request:
-                found.twice += 1
-                repeated.add(first_request[span_id])
-            else:
-                first_request[span_id] = request_id
+            if span_id in last_request:
+                resent[last_request[span_id]] += 1
+            last_request[span_id] = request_id
     connection.close()
-    found.repeated_requests = len(repeated)
+    found.resent, found.twice = dict(resent), resent.total()
     found.forged = [session for session, known in ids.items() if len(known) > 1]
     return found
