@@ -19,6 +19,8 @@ from fallom._flusher.http import Request
 from fallom._flusher.ship import AHEAD_READS
 from fallom._host.control import Drop
 from fallom._host.files import File, open_directory
+from fallom._spool.quota import drop_aged
+from fallom._spool.segment import Destination, target_hash
 from tests.flusher.test_ship import Ship, left, letters, record
 from tests.support.records import make_span
 from tests.support.targets import span_numbers
@@ -149,6 +151,25 @@ def test_spans_that_are_refused_with_nothing_beside_them_wait_for_what_comes(
     ship.run()
     assert dead_numbers(dead_directory) == [1, 2]
     assert server.took == [3]
+
+
+def test_spans_that_wait_for_others_in_vain_go_by_age_as_any_and_are_counted(
+    spool: File, dead: DeadLetters, dead_directory: File
+) -> None:
+    record(spool, 1, 2).seal()
+    ship = Ship(spool, dead, Picky({1, 2}))
+    aged: list[int] = []
+    targets = {destination: target_hash("http://target") for destination in Destination}
+
+    def a_week_later() -> None:
+        aged.append(drop_aged(spool, 1 << 62, targets, ship.lane.in_flight))
+
+    ship.waits.on_wait = a_week_later
+    while ship.lane.ship_once():
+        pass
+    assert sum(aged) == 2, "the quota may take what waits"
+    assert letters(dead_directory) == []
+    assert ship.lane.is_idle
 
 
 def break_down(ship: Ship, server: Picky) -> None:

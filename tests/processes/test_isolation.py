@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -70,6 +72,65 @@ def test_a_worker_makes_no_socket_and_no_thread_at_any_time(
     assert "socket(" not in calls
     assert "connect(" not in calls
     assert "CLONE_THREAD" not in calls
+
+
+# Recorded calls, between two lines of the test; the provider is a function, so that nothing needs a socket.
+CALLS = """
+import sys, fallom, httpx
+from fallom import models, prompts, trace
+from openai import OpenAI
+answer = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [
+    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}]}
+provider = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+fallom.init()
+trace.span({"first": 1}, config_key="app", session_id="first")
+client = fallom.session("app", "wrapped").wrap_openai(OpenAI(api_key="k", http_client=provider))
+events = []
+sys.addaudithook(lambda event, _: events.append(event) if event.startswith("socket.") else None)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(50):
+    trace.span({"n": number}, config_key="app", session_id=f"s{number}")
+    assert models.get("app", f"s{number}", fallback="none") == "one"
+    assert prompts.get("hello", {"name": "Ada"}).system == "You greet Ada."
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}])
+print(f"returned {events}", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("trouble", ["hang", "drip_head,seconds=0.05", "refuses"])
+def test_calls_return_while_the_server_has_not_answered_anything_and_make_no_socket(
+    cloud: LocalCloud, tmp_path: Path, trouble: str
+) -> None:
+    run_script(USE_ALL, tmp_path)  # leaves a snapshot
+    assert fallom.flush(20) == 0
+    arrived = cloud.stats()["spans"]["received"]
+    if trouble == "refuses":
+        cloud.stop()
+    else:
+        cloud.fault(trouble)
+    with start_script(CALLS, tmp_path, stdin=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+        if trouble == "refuses":
+            wait_for(lambda: "refused" in fallom.status()["last_error"], what="a refused connection")
+        else:
+            wait_for(lambda: fault_applied(cloud), what="a request that is not answered")
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+        assert worker.stdout.readline() == "returned []\n"
+        if trouble != "refuses":  # nor has anything been answered meanwhile
+            assert cloud.stats()["spans"]["received"] == arrived
+        assert fallom.flush(0) >= 101, "all of it is in the spool"
+        worker.kill()
+
+
+def fault_applied(cloud: LocalCloud) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{cloud.url}/_dev/fault", timeout=10) as answer:
+        return any(fault["applied"] for fault in json.load(answer)["faults"])
 
 
 def test_the_flusher_belongs_to_nobody_and_holds_nothing_of_the_worker(
