@@ -115,7 +115,9 @@ def test_calls_return_while_the_server_has_not_answered_anything_and_make_no_soc
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
         if trouble == "refuses":
-            wait_for(lambda: "refused" in fallom.status()["last_error"], what="a refused connection")
+            wait_for(
+                lambda: "refused" in fallom.status()["last_error"], what="a refused connection"
+            )
         else:
             wait_for(lambda: fault_applied(cloud), what="a request that is not answered")
         worker.stdin.write("go\n")
