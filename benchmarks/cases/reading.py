@@ -47,6 +47,8 @@ def models_warm(bench: Bench) -> Table:
     table.notes = [
         "256 sessions in turn, two variants of 50 %; every answer is checked against the rule, or, of "
         "peers with another hash, that both variants are given.",
+        "fallom answers for a session that this process has seen lately from memory, so it can be below "
+        "the floor, which hashes each time.",
         "Peers keep their users, contexts or objects of a session from call to call, which their own "
         "examples often do not.",
     ]
