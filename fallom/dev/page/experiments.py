@@ -22,11 +22,19 @@ from fallom.dev.page.statistics import (
     share_mismatch,
 )
 
-__all__ = ["Experiment", "Measure", "Variant", "list_experiments", "read_experiment"]
+__all__ = [
+    "SESSIONS_MAX",
+    "Experiment",
+    "Measure",
+    "Variant",
+    "list_experiments",
+    "read_experiment",
+]
 
 CONFIG: Final = "config"
 TEST: Final = "prompt_ab_test"
-_SESSIONS_MAX: Final = 20_000  # in the order of their ids; more would tell no more
+SESSIONS_MAX: Final = 5_000  # the newest, whose calls and metrics are compared
+_VALUES_MAX: Final = 40_000  # of metrics
 _METRICS_MAX: Final = 12  # fields that are drawn
 
 
@@ -236,7 +244,7 @@ def _measures(
     failed, with_calls = [0] * len(labels), [0] * len(labels)
     cursor = index.cursor()
     cursor.row_factory = None  # plain tuples: there are as many as sessions
-    cursor.execute(_USAGE, (kind, key, *rule.span, _SESSIONS_MAX))
+    cursor.execute(_USAGE, (kind, key, *rule.span, SESSIONS_MAX))
     for variant, model, reason, calls, errors, duration, first_ns, streams, count in cursor:
         place, is_drawn = rule.place(variant, model, reason)
         if place is None or not is_drawn or not calls:
@@ -265,7 +273,7 @@ def _custom(
     cursor = index.cursor()
     cursor.row_factory = None
     own = key if kind == CONFIG else None
-    cursor.execute(_METRICS, (kind, key, *rule.span, own, own, _SESSIONS_MAX * 4))
+    cursor.execute(_METRICS, (kind, key, *rule.span, SESSIONS_MAX, own, own, _VALUES_MAX))
     fields: dict[str, list[list[float]]] = {}
     flags: dict[str, bool] = {}
     for variant, model, reason, field, value, is_flag in cursor:
@@ -281,27 +289,29 @@ def _custom(
             yield _measure(field, _MEAN, labels, map(mean_interval, values), shown_number)
 
 
+_NEWEST: Final = """
+SELECT * FROM assignment WHERE kind = ? AND key = ? AND version = ? AND first_ns >= ?
+    AND first_ns < ? ORDER BY first_ns DESC LIMIT ?
+"""
 # Calls from before the model was chosen have no version; they are the session's all the same.
-_USAGE: Final = """
+_USAGE: Final = f"""
 SELECT a.variant, a.model, a.reason,
     coalesce(u.calls, 0) + coalesce(w.calls, 0), coalesce(u.errors, 0) + coalesce(w.errors, 0),
     coalesce(u.duration_ns, 0) + coalesce(w.duration_ns, 0),
     coalesce(u.first_token_ns, 0) + coalesce(w.first_token_ns, 0),
     coalesce(u.streams, 0) + coalesce(w.streams, 0),
     coalesce(u.input_tokens + u.output_tokens, 0) + coalesce(w.input_tokens + w.output_tokens, 0)
-FROM assignment AS a
+FROM ({_NEWEST}) AS a
 LEFT JOIN usage AS u ON u.kind = a.kind AND u.key = a.key AND u.version = a.version
     AND u.session_id = a.session_id
 LEFT JOIN usage AS w ON w.kind = a.kind AND w.key = a.key AND w.version = -1
     AND w.session_id = a.session_id
-WHERE a.kind = ? AND a.key = ? AND a.version = ? AND a.first_ns >= ? AND a.first_ns < ? LIMIT ?
-"""
-_METRICS: Final = """
+"""  # noqa: S608
+_METRICS: Final = f"""
 SELECT a.variant, a.model, a.reason, m.field, m.value, m.is_flag
-FROM assignment AS a CROSS JOIN metric AS m ON m.session_id = a.session_id
-WHERE a.kind = ? AND a.key = ? AND a.version = ? AND a.first_ns >= ? AND a.first_ns < ?
-    AND m.value IS NOT NULL AND (? IS NULL OR m.config_key = ?) LIMIT ?
-"""
+FROM ({_NEWEST}) AS a CROSS JOIN metric AS m ON m.session_id = a.session_id
+WHERE m.value IS NOT NULL AND (? IS NULL OR m.config_key = ?) LIMIT ?
+"""  # noqa: S608
 _MEDIAN: Final = (
     "Median over sessions, each by the mean of its calls; "
     "95 % interval by order statistics (binomial)."

@@ -17,7 +17,13 @@ from starlette.routing import Route
 from fallom.dev.body import read_body
 from fallom.dev.overrides import OverrideError
 from fallom.dev.page.details import detail_of
-from fallom.dev.page.experiments import CONFIG, TEST, list_experiments, read_experiment
+from fallom.dev.page.experiments import (
+    CONFIG,
+    SESSIONS_MAX,
+    TEST,
+    list_experiments,
+    read_experiment,
+)
 from fallom.dev.page.filters import LABELS, Filters
 from fallom.dev.page.host import read_host
 from fallom.dev.page.indexer import Indexer
@@ -141,7 +147,7 @@ class _Answers:
         found = await self._ask(lambda index: read_experiment(index, current, kind, key, version))
         if found is None:
             return await self._missing(request, "No such experiment", key)
-        return await self._page(request, "experiment.html", found=found)
+        return await self._page(request, "experiment.html", found=found, compared_max=SESSIONS_MAX)
 
     async def served(self, request: Request, trouble: str = "", status: int = 200) -> Response:
         catalogue = await self._parts.desk.catalogue()

@@ -36,7 +36,7 @@ __all__ = [
 MISMATCH_ALPHA: Final = 0.001
 SAMPLE_MIN: Final = 5  # below it an interval would be wider than anything it could tell
 _EXPECTED_MIN: Final = 5.0  # of each cell, for the chi-square approximation (Cochran)
-_EXACT_MAX: Final = 20_000  # trials; the exact test sums that many terms
+_EXACT_MAX: Final = 1_000  # trials; above it the approximation is as good, and 20 times faster
 _PRIOR_STRENGTH: Final = (
     100.0  # pseudo-sessions behind the alternative; finds a shift of 5 points soonest
 )
