@@ -31,7 +31,10 @@ __all__ = ["Sync", "SyncResult"]
 DEADLINE_S = 2.0  # of one GET, as the published SDKs have it
 BODY_BYTES_MAX = 64 << 20  # of one listing; guess: tens of thousands of prompts
 JITTER = 0.1  # of the interval, so that the hosts of a fleet do not ask in step
-BACKOFF_FIRST_S = 1.0
+BACKOFF_FIRST_S = 1.0  # where nothing was ever published, so that workers wait
+# Else of the interval: what is known serves, and a fleet that tried again after a second would ask a server
+# that just went down seven times as much as one that is up.
+BACKOFF_FIRST_SHARE = 0.25
 BACKOFF_MIN_S = 0.1  # full jitter may draw 0
 RETRY_AFTER_MAX_S = 300.0  # a server that asks for more is asked again anyway
 MISSING_S = 60.0  # how long a version that the server does not have is not asked for again
@@ -301,13 +304,16 @@ class Sync:
     def _schedule(self, asked: Sequence[_Source], now_s: float, is_published: bool) -> None:
         interval_s = self._settings.sync_interval_s
         next_s = now_s + interval_s * self._random.uniform(1 - JITTER, 1 + JITTER)
+        first_s = BACKOFF_FIRST_S
+        if self._generation:
+            first_s = max(first_s, interval_s * BACKOFF_FIRST_SHARE)
         for source in asked:
             if source.error is None and is_published:
                 source.failures = 0
                 source.due_s = next_s
             else:
                 source.failures += 1
-                ceiling_s = min(interval_s, BACKOFF_FIRST_S * 2.0 ** min(source.failures - 1, 30))
+                ceiling_s = min(interval_s, first_s * 2.0 ** min(source.failures - 1, 30))
                 delay_s = max(BACKOFF_MIN_S, self._random.uniform(0, ceiling_s))
                 source.due_s = now_s + max(delay_s, source.retry_after_s)
 

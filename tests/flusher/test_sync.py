@@ -309,22 +309,31 @@ def test_the_first_run_is_due_at_once_and_the_next_after_the_interval_with_jitte
 
 def test_failures_back_off_to_the_interval_and_only_for_who_failed(world: World) -> None:
     world.server.answers[PROMPTS] = 503
-    longest = []
-    for failures in range(8):
+    longest: list[float] = []
+    asked_s = world.now_s
+    while len(longest) < 8:
         world.sync.run_once(world.now_s)
-        asked = world.server.asked()
-        delay = world.sync.due_s(world.now_s) - world.now_s
-        ceiling = min(30.0, 2.0**failures)
-        assert 0.1 <= delay <= max(0.1, ceiling)
-        longest.append(delay)
-        if failures:
-            assert PROMPTS in asked
-        world.now_s += delay
-    assert max(longest) > 2.0
+        if PROMPTS in world.server.asked():
+            longest.append(world.now_s - asked_s)
+            asked_s = world.now_s
+            ceiling = min(30.0, 7.5 * 2.0 ** (len(longest) - 2))
+            assert len(longest) == 1 or 0.1 <= longest[-1] <= ceiling
+        world.now_s = world.sync.due_s(world.now_s)
+    assert max(longest) > 7.5
     world.now_s += 1000
     world.server.answers[PROMPTS] = {"prompts": []}
     world.sync.run_once(world.now_s)
     assert world.sync.due_s(world.now_s) - world.now_s >= 27.0
+
+
+def test_where_nothing_was_ever_published_it_is_tried_again_sooner(world: World) -> None:
+    for path in list(world.server.answers):
+        world.server.answers[path] = 503
+    for failures in range(4):
+        world.sync.run_once(world.now_s)
+        delay = world.sync.due_s(world.now_s) - world.now_s
+        assert delay <= 2.0**failures
+        world.now_s += delay
 
 
 def test_while_one_backs_off_the_others_keep_their_interval(world: World) -> None:
