@@ -35,6 +35,7 @@ IN_CALL = "fallom-in-call"  # value in OpenTelemetry's context while a call of o
 # Of traceloop's instrumentations: while it is set they make no span.
 _SUPPRESS = "suppress_language_model_instrumentation"
 
+_OTEL, _LANGCHAIN = "opentelemetry.trace", "langchain_core.runnables.config"
 # Scopes of instrumented clients of models' providers, of what comes first or second in their names.
 _INSTRUMENTATION = "opentelemetry.instrumentation."
 _CLIENTS = "openai openai_v2 anthropic google_genai google_generativeai vertexai".split()
@@ -63,7 +64,11 @@ _taken_away: ContextVar[Any] = ContextVar("fallom_taken_away", default=None)
 
 def active_span() -> tuple[bytes, bytes] | None:
     """Give (trace id, span id) of the span that is active here, None if there is none."""
-    span = _current() if "opentelemetry.trace" in sys.modules else None
+    modules = sys.modules
+    if _OTEL not in modules and _LANGCHAIN not in modules:  # 60 ns; with the calls below 150
+        ours = _ours.get()
+        return None if ours is None else (ours.trace_id, ours.span_id)
+    span = _current()
     if span is None:
         ours = _ours.get()
         found = None if ours is None else (ours.trace_id, ours.span_id)
@@ -246,7 +251,7 @@ def _langchain_run(active: tuple[bytes, bytes] | None) -> tuple[bytes, bytes] | 
     LangChain itself keeps which run that is, in a context variable of its own, and so better than a
     handler could, which is told of starts and ends wherever they are noticed.
     """
-    runnables: Any = sys.modules.get("langchain_core.runnables.config")
+    runnables: Any = sys.modules.get(_LANGCHAIN)
     var = getattr(runnables, "var_child_runnable_config", None)
     config = None if var is None else var.get()
     callbacks: Any = config.get("callbacks") if config else None
@@ -269,7 +274,7 @@ def _doubled() -> Any:
 
 def _loaded() -> tuple[Any, Any]:
     """Give OpenTelemetry's modules of spans and contexts; None while they are not (all) loaded."""
-    api = sys.modules.get("opentelemetry.trace")
+    api = sys.modules.get(_OTEL)
     if api is None or not hasattr(api, "get_current_span"):  # or is just being imported
         return None, None
     return api, sys.modules["opentelemetry.context"]

@@ -17,12 +17,12 @@ from fallom._session_attributes import assigned_attributes
 __all__ = ["Assignments", "Made"]
 
 REMEMBERED_MAX = 8_000
-_WAYS_MAX = 1_000  # version, variant and reason: as many as the configs in use have
+_WAYS_MAX = 1_000  # config, version, variant, reason, generation: as many as are in use
 _ID_CHARS_MAX = 256  # of ids that are remembered: bounds the memory to a few MiB
 
 
 class Made(NamedTuple):
-    """An assignment."""
+    """An assignment; one object for all sessions that got theirs in the same way."""
 
     model: str
     generation: int  # of the snapshot for which it holds; -1: it hangs on more than the session
@@ -32,13 +32,13 @@ class Made(NamedTuple):
 class Assignments:
     """The assignments of one process; a forked child goes on with its parent's."""
 
-    __slots__ = ("_attributes", "_made", "_told")
+    __slots__ = ("_made", "_told", "_ways")
 
     def __init__(self) -> None:
         """Start with nothing known."""
         self._told = Recent(REMEMBERED_MAX)
         self._made: RecentValues[tuple[str, str], Made] = RecentValues(REMEMBERED_MAX)
-        self._attributes: dict[tuple[int, int, str], Mapping[str, AttributeValue]] = {}
+        self._ways: dict[tuple[str, int, int, str, int], Made] = {}
 
     def is_new(self, config: CompiledConfig, session_id: str, model: str) -> bool:
         """Tell whether this assignment was not told before; it counts as told from now on."""
@@ -58,13 +58,13 @@ class Assignments:
         """
         if len(session_id) > _ID_CHARS_MAX:
             return
-        way = config.version, index, reason
-        attributes = self._attributes.get(way)
-        if attributes is None:
-            if len(self._attributes) >= _WAYS_MAX:
-                self._attributes.clear()
-            attributes = self._attributes[way] = assigned_attributes(*way)
-        made = Made(config.models[index], generation, attributes)
+        way = config.key, config.version, index, reason, generation
+        made = self._ways.get(way)
+        if made is None:
+            if len(self._ways) >= _WAYS_MAX:
+                self._ways.clear()
+            attributes = assigned_attributes(config.version, index, reason)
+            made = self._ways[way] = Made(config.models[index], generation, attributes)
         self._made.remember((config.key, session_id), made)
 
     def find(self, config_key: str, session_id: str) -> Made | None:

@@ -26,6 +26,19 @@ class Packing:
         # 30 ns; a packer for each record 110.
         self._spare: list[Any] = []
 
+    def try_packed(self, value: Any) -> bytes | None:
+        """Pack a value as it is; None if that cannot be done."""
+        try:
+            packer = self._spare.pop()
+        except IndexError:
+            packer = new_packer()
+        try:
+            payload: bytes = packer.pack(value)
+        except Exception:  # noqa: BLE001 - packing runs methods of the application's objects
+            return None
+        self._spare.append(packer)
+        return payload
+
     def packed(self, record: Any, kind: Callable[..., Any] | None = None) -> bytes:
         """Pack a record of ``_core.span``, in at most ``RECORD_BYTES_MAX``.
 

@@ -24,13 +24,14 @@ from fallom._core.limits import shed_content
 from fallom._core.masking import guarded_mask
 from fallom._core.sampling import is_kept, is_sampled
 from fallom._core.settings import Settings, resolve_settings
-from fallom._core.span import Exposure, Span, Wish
+from fallom._core.span import Span, Wish
 from fallom._drops import Drops
 from fallom._host.control import GENERATION_WORD, Drop
 from fallom._host.files import File
 from fallom._host.forks import ForkGuard, ProcessLock, new_mark
 from fallom._host.ids import Ids
 from fallom._host.place import Place
+from fallom._metrics import MetricsPacking
 from fallom._packing import Packing
 from fallom._patience import Patience
 from fallom._snapshot.reader import SnapshotReader
@@ -46,8 +47,6 @@ from fallom._worker_resource import worker_resource
 __all__ = ["HOLDER", "Runtime", "current", "reset", "start"]
 
 LOOK_EVERY_NS = 1_000_000_000
-_EXPOSURES, _EXPOSURE = Destination.EXPOSURES, Kind.EXPOSURE  # a member of an enum costs 60 ns
-
 
 _logger = logging.getLogger("fallom")
 
@@ -76,6 +75,7 @@ class Runtime:
         self.whereabouts = Whereabouts(settings, self.drops.warn, self._found)
         self._reset_for_process()
         self.assignments = Assignments()
+        self.metrics = MetricsPacking(self._packing, self.assignments)
 
     def _reset_for_process(self) -> None:
         """Drop what must not cross a fork. Only then the mark says so."""
@@ -176,11 +176,6 @@ class Runtime:
         ):
             self._look(time.monotonic_ns())
         return drop is None
-
-    def record_exposure(self, config_key: str, version: int, session_id: str, model: str) -> None:
-        """Record that a session got a model. Never raises."""
-        exposure = config_key, version, session_id, model, time.time_ns()
-        self.record_values(_EXPOSURES, _EXPOSURE, exposure, Exposure)
 
     def count_drop(self, drop: Drop, count: int = 1) -> None:
         """Count something that was given up; the page gets it at the next look."""

@@ -20,8 +20,9 @@ LINES_MAX = 350
 # From the top down. A module may import what stands below its room, and its own room; siblings do not
 # know each other. What is not named here is the face.
 RUNTIME = frozenset(
-    "_runtime _past _assignments _patience _watch _drops _packing _waiting _flush _status _tracing "
-    "_import_watch _session_attributes _worker_resource _diversion _changed_settings _whereabouts".split()
+    "_runtime _past _assignments _patience _watch _drops _packing _metrics _waiting _flush _status "
+    "_tracing _import_watch _session_attributes _worker_resource _diversion "
+    "_changed_settings _whereabouts".split()
 )
 LEVELS: list[dict[str, frozenset[str]]] = [
     {"integrations": frozenset({"integrations"})},

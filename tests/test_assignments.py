@@ -10,6 +10,8 @@ import pytest
 
 import fallom
 from fallom import models
+from fallom._assignments import Assignments
+from fallom._core.assignment import CompiledConfig
 from fallom._core.errors import PayloadError
 from fallom._runtime import current
 from fallom._snapshot.entries import Kind
@@ -108,3 +110,17 @@ def test_what_is_no_text_has_no_model_in_memory() -> None:
 
 def _refuse(data: bytes) -> Any:
     raise PayloadError("not now")
+
+
+def test_configs_of_the_same_version_are_told_apart() -> None:
+    assignments = Assignments()
+    for key, models_of in (("app", ("one", "two")), ("other", ("three", "four"))):
+        config = CompiledConfig(key, 1, models_of, (500_000, 1_000_000))
+        for index in (0, 1):
+            for generation in (5, 6):
+                assignments.remember(config, f"s{index}{generation}", index, "weight", generation)
+    found = [assignments.find(key, s) for key in ("app", "other") for s in ("s05", "s06", "s15")]
+    assert [(made.model, made.generation) for made in found if made] == [
+        *(("one", 5), ("one", 6), ("two", 5)),
+        *(("three", 5), ("three", 6), ("four", 5)),
+    ]

@@ -26,6 +26,7 @@ as ``bucket < ceil(cumulative)``, and these integers are made once per config.
 from __future__ import annotations
 
 import math
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ __all__ = [
     "explain",
 ]
 
+_first_four = struct.Struct(">I12x").unpack  # big-endian
 BUCKETS = 1_000_000  # a weight is a percentage, so 0.01 % is 100 buckets
 
 
@@ -109,7 +111,8 @@ def bucket_of(session_id: str, salt: bytes = b"") -> int:
         raw = session_id.encode()
     except UnicodeEncodeError:  # lone surrogates; no well-formed id is spelled by these bytes
         raw = session_id.encode("utf-8", "surrogatepass")
-    return int.from_bytes(md5(salt + raw, usedforsecurity=False).digest()[:4], "big") % BUCKETS
+    bucket: int = _first_four(md5(salt + raw, usedforsecurity=False).digest())[0] % BUCKETS
+    return bucket
 
 
 def compile_salt(salt: str) -> bytes:

@@ -38,9 +38,12 @@ class Recent:
 
     def is_new(self, known: int) -> bool:
         """Remember it, and tell whether it was not seen before, as far as is remembered."""
-        if known in self._newer or known in self._older:
+        newer = self._newer
+        if known in newer or known in self._older:
             return False
-        self.add(known)
+        newer.add(known)
+        if len(newer) >= self._half:
+            self._newer, self._older = set(), newer
         return True
 
 

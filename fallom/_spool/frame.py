@@ -59,6 +59,7 @@ VERSION = 1
 _MAGIC = b"\xf1\x0c\x4d\x7e"
 _PREFIX = struct.Struct("<BBHI")  # version, kind, reserved, length: what the checksum covers
 _CHECKSUM = struct.Struct("<I")
+_crc32, _pack_prefix, _pack_checksum = zlib.crc32, _PREFIX.pack, _CHECKSUM.pack  # of each record
 _PAYLOAD_MAX = FRAME_BYTES_MAX - HEADER_BYTES
 RECORD_BYTES_MAX = FRAME_BYTES_MAX - (64 << 10)  # leaves room for what a dead letter adds to it
 _NESTING_MAX = 32  # of ours: span, events, event, attributes, list; records are sanitised to less
@@ -134,11 +135,12 @@ def encode_frame(kind: int, payload: bytes, seed: int) -> bytes:
     Raises:
         FrameTooLargeError: It is longer than ``RECORD_BYTES_MAX``; of a dead letter, than 1 MiB.
     """
-    if len(payload) > (_PAYLOAD_MAX if kind == Kind.DEAD else RECORD_BYTES_MAX):
-        raise FrameTooLargeError(f"a record of {len(payload)} bytes; at most {RECORD_BYTES_MAX}")
-    prefix = _PREFIX.pack(VERSION, kind, 0, len(payload))
-    checksum = zlib.crc32(payload, zlib.crc32(prefix, seed))
-    return b"".join((_MAGIC, prefix, _CHECKSUM.pack(checksum), payload))
+    length = len(payload)
+    if length > RECORD_BYTES_MAX and (kind != Kind.DEAD or length > _PAYLOAD_MAX):
+        raise FrameTooLargeError(f"a record of {length} bytes; at most {RECORD_BYTES_MAX}")
+    prefix = _pack_prefix(VERSION, kind, 0, length)
+    checksum = _crc32(payload, _crc32(prefix, seed))
+    return b"".join((_MAGIC, prefix, _pack_checksum(checksum), payload))
 
 
 def seed_of(segment_id: bytes) -> int:

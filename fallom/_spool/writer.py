@@ -35,6 +35,7 @@ __all__ = ["SpoolWriter"]
 RETRY_AFTER_NS = 1_000_000_000  # a disk that refused is asked again after a second
 STARTS_MAX = 256  # calls in flight that are repeated at rotation, in one write below 1 MiB
 START_BYTES_MAX = 3 << 10  # a session with metadata of kilobytes has no word of its calls
+_HERE = os.SEEK_CUR
 # The host closed it, or has a socket by its number now, or limits its size: take another.
 _ABOUT_THE_FILE = (errno.EBADF, errno.ESPIPE, errno.EFBIG)
 
@@ -102,43 +103,33 @@ class SpoolWriter:
             return self._write_anywhere(destination, kind, payload, now_ns)
         frame = encode_frame(kind, payload, segment.seed)  # not under the lock
         with self._lock:
-            # Nearly always: an open segment that may grow, looked at within the last second, and nobody
-            # interrupted. What is otherwise, or goes wrong, is for the long way.
+            # Nearly always: a segment that may grow, looked at within the last second, and nobody
+            # interrupted. What is otherwise, or goes wrong, is for the long way; so is a segment that
+            # was closed meanwhile, whose number then is none.
+            size = segment.size
             if (
-                segment.size < self._bytes_max
-                and segment.checked_ns <= now_ns < segment.checked_ns + RETRY_AFTER_NS
+                segment.checked_ns <= now_ns < segment.checked_ns + RETRY_AFTER_NS
+                and size < self._bytes_max
                 and not (self._is_writing or self._refused or self._syncs)
-                and self._open.get(destination) is segment
             ):
                 self._is_writing = True
+                fd = segment.file.fd
                 try:
-                    written = self._append(segment, frame)
+                    # ``File.is_at``, spelled out; see ``_is_good``.
+                    written = os.write(fd, frame) if os.lseek(fd, 0, _HERE) == size else 0
                 except OSError as error:
-                    return self._refuse(destination, _reason(error), now_ns)
+                    if error.errno not in _ABOUT_THE_FILE:
+                        return self._refuse(destination, _reason(error), now_ns)
+                    written = 0
                 finally:
                     self._is_writing = False
                 if written == len(frame):
-                    segment.size += written
+                    segment.size += written  # a signal handler may have added to it
                     return None
                 if written:
                     self._leave(destination, sealed=True)  # see ``_put``
                     return Drop.DISK
         return self._write_anywhere(destination, kind, payload, now_ns)
-
-    def _append(self, segment: OpenSegment, frame: bytes) -> int:
-        """Append to a segment if its number still is its file's; give how much the system took.
-
-        Raises:
-            OSError: The disk refuses.
-        """
-        fd = segment.file.fd
-        try:
-            # ``File.is_at``, spelled out; see ``_is_good``.
-            return os.write(fd, frame) if os.lseek(fd, 0, os.SEEK_CUR) == segment.size else 0
-        except OSError as error:
-            if error.errno in _ABOUT_THE_FILE:
-                return 0
-            raise
 
     def _refuse(self, destination: Destination, drop: Drop, now_ns: int) -> Drop:
         """Ask the disk no more for a second."""

@@ -11,11 +11,11 @@ from fallom._active_span import active_span
 from fallom._arguments import check_text
 from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
-from fallom._core.span import AttributeValue, Metrics, SessionContext
-from fallom._runtime import current
-from fallom._spool.frame import Kind
+from fallom._core.span import AttributeValue, SessionContext
+from fallom._host.control import Drop
+from fallom._runtime import HOLDER, current
+from fallom._spool.frame import Kind, RecordError
 from fallom._spool.segment import Destination
-from fallom._tracing import context_attributes, known_assignment
 
 if TYPE_CHECKING:
     from fallom._propagation import Extracted
@@ -34,7 +34,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_METRICS, _METRICS_KIND = Destination.METRICS, Kind.METRICS  # a member of an enum costs 60 ns
+_METRICS, _METRIC = Destination.METRICS, Kind.METRICS  # a member of an enum costs 60 ns
 
 
 def set_session(
@@ -109,12 +109,9 @@ def span(
         session_id = session_id or session.session_id
     if type(config_key) is not str or type(session_id) is not str:
         check_text(config_key=config_key, session_id=session_id)
-    attributes: Mapping[str, AttributeValue]
-    if session is not None and session.session_id == session_id:
-        attributes = context_attributes()
-    else:
-        attributes = known_assignment(config_key, session_id)
-    runtime = current()
+    if session is not None and session.session_id != session_id:
+        session = None
+    runtime = HOLDER.runtime or current()
     trace_id, span_id = runtime.ids.new()
     parent = active_span()
     if parent is not None:
@@ -122,8 +119,14 @@ def span(
     if type(data) is not dict:
         data = dict(data)
     now_ns = time.time_ns()
-    metrics = trace_id, span_id, now_ns, config_key, session_id, attributes, data
-    runtime.record_values(_METRICS, _METRICS_KIND, metrics, Metrics)
+    try:
+        payload = runtime.metrics.packed(
+            trace_id, span_id, now_ns, config_key, session_id, session, data
+        )
+    except RecordError:
+        runtime.count_drop(Drop.NOT_ENCODABLE)
+    else:
+        runtime.record(_METRICS, _METRIC, payload)
 
 
 def step(

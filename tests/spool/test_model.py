@@ -59,7 +59,7 @@ class Spool(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory(prefix="fallom-model-")
         # An example has to repeat itself: ids decide which segment is taken over next.
         self.ids = 0
-        self.patched = mock.patch.object(segment, "secrets", SimpleNamespace(token_bytes=self.id))
+        self.patched = mock.patch.object(segment.os, "urandom", self.id)
         self.patched.start()
         self.spool = open_directory(self.folder.name)
         self.now_ns = 1

@@ -490,6 +490,45 @@ def test_a_host_that_closed_our_number_costs_no_record(
     assert sorted(written(spool)) == ["after", "before"]
 
 
+@pytest.mark.parametrize("leave", [SpoolWriter.abandon, SpoolWriter.seal])
+def test_a_segment_that_another_thread_closed_meanwhile_is_not_written_to(
+    make: Callable[..., SpoolWriter],
+    spool: File,
+    monkeypatch: pytest.MonkeyPatch,
+    leave: Callable[[SpoolWriter], None],
+) -> None:
+    writer = make()
+    writer.write(TRACES, Kind.SPAN, "before", 0)
+    encode = writer_module.encode_frame
+
+    def closing(kind: int, payload: bytes, seed: int) -> bytes:
+        monkeypatch.undo()
+        leave(writer)
+        return encode(kind, payload, seed)
+
+    monkeypatch.setattr(writer_module, "encode_frame", closing)
+    assert writer.write(TRACES, Kind.SPAN, "after", 1) is None
+    assert sorted(written(spool)) == ["after", "before"]
+    assert [
+        each for some in contents(spool).values() for each in some if isinstance(each, Damage)
+    ] == []
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EFBIG, errno.ESPIPE])
+def test_what_two_files_in_a_row_refuse_is_one_drop_and_not_asked_again_for_a_second(
+    make: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    writer, calls = make(), []  # type: ignore[var-annotated]
+    writer.write(TRACES, Kind.SPAN, "before", 0)
+    with monkeypatch.context() as patched:
+        refuse(patched, number, calls)
+        drops = [writer.write(TRACES, Kind.SPAN, "lost", now) for now in (1, 2, SECOND_NS)]
+    assert drops == [Drop.DISK] * 3
+    # The short way, the long way, and the head of another segment; then nobody asks.
+    assert len(calls) == 3
+    assert writer.write(TRACES, Kind.SPAN, "after", 2 * SECOND_NS) is None
+
+
 def test_a_segment_that_another_took_over_meanwhile_is_not_sealed_under_it(
     make: Callable[..., SpoolWriter], spool: File
 ) -> None:
