@@ -24,10 +24,11 @@ def listings_of(
         ConfigurationError: Something in them cannot be served; the message says what and how to mend it.
     """
     listings = [
-        read_listing(Kind.CONFIG, {"configs": [_config(k, v) for k, v in models.items()]}),
+        read_listing(Kind.CONFIG, {"configs": [_shared(k, v, "model") for k, v in models.items()]}),
         read_listing(Kind.PROMPT, {"prompts": [_prompt(k, v) for k, v in prompts.items()]}),
         read_listing(
-            Kind.AB_TEST, {"prompt_ab_tests": [_ab_test(k, v) for k, v in ab_tests.items()]}
+            Kind.AB_TEST,
+            {"prompt_ab_tests": [_shared(k, v, "prompt_key") for k, v in ab_tests.items()]},
         ),
     ]
     refused = [str(error) for listing in listings for error in listing.refused]
@@ -36,11 +37,12 @@ def listings_of(
     return listings
 
 
-def _config(key: str, said: Any) -> dict[str, Any]:
+def _shared(key: str, said: Any, of: str) -> dict[str, Any]:
+    """Give a config or a test: a name for all sessions, names with weights, or as the server lists it."""
     if isinstance(said, Mapping) and "variants" in said:
         return {"version": 1, **said, "key": key}
     shares = said if isinstance(said, Mapping) else {said: 100}
-    variants = [{"model": model, "weight": weight} for model, weight in shares.items()]
+    variants = [{of: name, "weight": weight} for name, weight in shares.items()]
     return {"key": key, "version": 1, "variants": variants}
 
 
@@ -52,11 +54,3 @@ def _prompt(key: str, said: Any) -> dict[str, Any]:
         if ours in fields:
             fields[listed] = fields.pop(ours)
     return fields
-
-
-def _ab_test(key: str, said: Any) -> dict[str, Any]:
-    if isinstance(said, Mapping) and "variants" in said:
-        return {"version": 1, **said, "key": key}
-    shares = said if isinstance(said, Mapping) else {said: 100}
-    variants = [{"prompt_key": prompt, "weight": weight} for prompt, weight in shares.items()]
-    return {"key": key, "version": 1, "variants": variants}

@@ -19,15 +19,8 @@ class SessionContext:
     tags: list[str] | None = None
 
 
-@dataclass
-class SessionOptions:
-    """The arguments of ``fallom.session``."""
-
-    config_key: str
-    session_id: str
-    customer_id: str | None = None
-    metadata: dict[str, Any] | None = None
-    tags: list[str] | None = None
+class SessionOptions(SessionContext):
+    """The arguments of ``fallom.session``, which are the same."""
 
 
 @dataclass

@@ -214,32 +214,26 @@ def usage_in(value: Any) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("shape", OPENAI, ids=lambda shape: shape.__name__)
-def test_openai_shape_gives_what_the_bare_client_gives_and_one_span(
-    shape: Callable[[Any], Any], openai_client: openai.OpenAI, tracing: Recording
+SHAPES = [
+    *[("openai", wrap_openai, shape) for shape in OPENAI],
+    *[("anthropic", wrap_anthropic, shape) for shape in ANTHROPIC],
+    *[("google", wrap_google_ai, shape) for shape in GOOGLE],
+]
+
+
+@pytest.mark.parametrize(
+    ("library", "wrap", "shape"), SHAPES, ids=[shape.__name__ for _, _, shape in SHAPES]
+)
+def test_shape_gives_what_the_bare_client_gives_and_one_span(
+    library: str,
+    wrap: Callable[[Any, Recording], Any],
+    shape: Callable[[Any], Any],
+    request: pytest.FixtureRequest,
+    tracing: Recording,
 ) -> None:
-    expected = shape(openai_client)
-    found = shape(wrap_openai(openai_client, tracing))
-    assert plain(found) == plain(expected)
-    check_tokens(tracing, found)
-
-
-@pytest.mark.parametrize("shape", ANTHROPIC, ids=lambda shape: shape.__name__)
-def test_anthropic_shape_gives_what_the_bare_client_gives_and_one_span(
-    shape: Callable[[Any], Any], anthropic_client: anthropic.Anthropic, tracing: Recording
-) -> None:
-    expected = shape(anthropic_client)
-    found = shape(wrap_anthropic(anthropic_client, tracing))
-    assert plain(found) == plain(expected)
-    check_tokens(tracing, found)
-
-
-@pytest.mark.parametrize("shape", GOOGLE, ids=lambda shape: shape.__name__)
-def test_google_shape_gives_what_the_bare_client_gives_and_one_span(
-    shape: Callable[[Any], Any], google_client: genai.Client, tracing: Recording
-) -> None:
-    expected = shape(google_client)
-    found = shape(wrap_google_ai(google_client, tracing))
+    client = request.getfixturevalue(f"{library}_client")
+    expected = shape(client)
+    found = shape(wrap(client, tracing))
     assert plain(found) == plain(expected)
     check_tokens(tracing, found)
 
