@@ -24,8 +24,8 @@ __all__ = [
 class PromptTag(NamedTuple):
     """The prompt whose text the next LLM call of this context uses."""
 
-    key: str
-    version: int
+    key: str  # empty where a test was not known, and with it the prompt
+    version: int | None  # None of a fallback: it is no version of the prompt
     ab_test_key: str | None = None
     variant_index: int | None = None
 

@@ -131,12 +131,14 @@ def known_assignment(config_key: str, session_id: str) -> Mapping[str, Attribute
 
 
 def _prompt_attributes(tag: PromptTag) -> Mapping[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {
-        "fallom.prompt_key": tag.key,
-        "fallom.prompt_version": tag.version,
-        "gen_ai.prompt.name": tag.key,
-        "gen_ai.prompt.version": str(tag.version),
-    }
+    attributes: dict[str, AttributeValue] = {}
+    if tag.key:
+        attributes["fallom.prompt_key"] = attributes["gen_ai.prompt.name"] = tag.key
+    if tag.version is None:
+        attributes["fallom.prompt_fallback"] = True
+    else:
+        attributes["fallom.prompt_version"] = tag.version
+        attributes["gen_ai.prompt.version"] = str(tag.version)
     if tag.ab_test_key is not None:
         attributes["fallom.prompt_ab_test"] = tag.ab_test_key
     if tag.variant_index is not None:

@@ -3,6 +3,7 @@
 from fallom._core.errors import (
     ConfigurationError,
     FallomError,
+    MissingVariableError,
     NoSessionError,
     NotFoundError,
     PayloadError,
@@ -13,6 +14,7 @@ from fallom._core.errors import (
 __all__ = [
     "ConfigurationError",
     "FallomError",
+    "MissingVariableError",
     "NoSessionError",
     "NotFoundError",
     "PayloadError",

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 from fallom._arguments import check_text
 from fallom._context import CURRENT_PROMPT, PromptTag
 from fallom._core.assignment import choose_prompt
-from fallom._core.errors import NotFoundError
-from fallom._core.template import CompiledPrompt
+from fallom._core.errors import ConfigurationError, MissingVariableError, NotFoundError
+from fallom._core.fallback import Fallback, check_fallback, compile_fallback
+from fallom._core.prompt import Chat, CompiledPrompt
 from fallom._runtime import Runtime, current
-from fallom._waiting import wait_for_first_publish
+from fallom._waiting import is_in_event_loop, wait_for_first_publish
 
 __all__ = [
     "PromptResult",
@@ -27,17 +29,27 @@ __all__ = [
 ]
 
 
+MissingPolicy: TypeAlias = Literal["leave", "empty", "error"]
+
+# What stands for a missing value; where it is refused, nobody sees what does.
+_INSTEAD: Mapping[str, str | None] = {"leave": None, "empty": "", "error": None}
+
+
 @dataclass
 class PromptResult:
     """A prompt with its variables replaced.
 
     Attributes:
-        key: The prompt's key.
-        version: The prompt's version.
-        system: The system prompt.
-        user: The user's message.
-        ab_test_key: The A/B test that chose it, if one did.
-        variant_index: The index of the variant in that test, from 0.
+        key: The prompt's key; of a fallback that ``get_ab`` gave for an unknown test, empty.
+        version: The prompt's version; 0 of a fallback.
+        system: The system prompt; of a chat prompt that of its messages, if it has none of its own.
+        user: The user's message; of a chat prompt the last one, if it has none of its own.
+        ab_test_key: The A/B test that was asked for, if one was.
+        variant_index: The index of the variant in that test, from 0; None of a fallback.
+        is_fallback: Whether it is the fallback of the call.
+        missing: Names of placeholders that had no value, or one that ``str`` raised for.
+        unused: Names of variables that no placeholder took.
+        chat: The (role, text) pairs of a chat prompt; None of a prompt of two texts.
     """
 
     key: str
@@ -46,48 +58,82 @@ class PromptResult:
     user: str
     ab_test_key: str | None = None
     variant_index: int | None = None
+    is_fallback: bool = False
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    chat: Chat | None = None
+
+    @cached_property
+    def messages(self) -> list[Any]:
+        """The messages for a client: mappings with ``role`` and ``content``.
+
+        Of a prompt of two texts, those of the system and the user; an empty text gives none.
+        """
+        pairs = self.chat
+        if pairs is None:
+            texts = (("system", self.system), ("user", self.user))
+            pairs = tuple(pair for pair in texts if pair[1])
+        return [{"role": role, "content": text} for role, text in pairs]
 
 
 def get(
     prompt_key: str,
     variables: Mapping[str, Any] | None = None,
     version: int | None = None,
+    *,
+    fallback: Fallback | None = None,
+    missing: MissingPolicy = "leave",
 ) -> PromptResult:
     """Give a managed prompt.
 
     Args:
         prompt_key: The prompt's key.
-        variables: Values for the placeholders ``{{name}}``. An unknown placeholder stays as it is; an
-            inserted value is not looked through for placeholders.
+        variables: Values for the placeholders ``{{name}}``. An inserted value is not looked through for
+            placeholders.
         version: Pin to a version; None for the current one.
+        fallback: What to use when the prompt is not known: the user's text, a mapping with ``system``
+            and ``user``, or a list of messages with ``role`` and ``content``. It takes the same variables.
+        missing: What becomes of a placeholder without a value: "leave" it as it is, make it "empty", or
+            "error".
 
     Raises:
-        NotFoundError: The prompt, or that version of it, is not known.
+        NotFoundError: The prompt, or that version of it, is not known, and no fallback was given.
+        MissingVariableError: A placeholder has no value, and ``missing`` is "error".
+        ConfigurationError: ``fallback`` or ``missing`` is none of what is described here.
         TypeError: ``prompt_key`` is no text, or ``variables`` no mapping.
 
     Blocks:
         Never for the network. Where no snapshot was ever published on this host, up to
-        ``cold_start_timeout`` (1 s), once per process.
+        ``cold_start_timeout`` (1 s), once per process; under a running event loop, if there is a
+        fallback, not at all.
     """
     if type(prompt_key) is not str:
         check_text(prompt_key=prompt_key)
     if type(variables) is not dict:
         _check_variables(variables)
+    if fallback is not None:
+        check_fallback(fallback)
+    if missing not in _INSTEAD:
+        raise _no_policy(missing)
     runtime = current()
     runtime.look_if_due()
     prompt = runtime.snapshot.prompt(prompt_key, version)
-    if prompt is None and runtime.snapshot.is_empty():
-        wait_for_first_publish(runtime)
+    if prompt is None and _waited(runtime, fallback):
         prompt = runtime.snapshot.prompt(prompt_key, version)
     if prompt is None:
-        raise _not_found(runtime, "prompt", prompt_key, version)
-    return _result(prompt, variables)
+        if fallback is None:
+            raise _not_found(runtime, "prompt", prompt_key, version)
+        return _fallback(prompt_key, fallback, variables, missing)
+    return _result(prompt, variables, missing)
 
 
 def get_ab(
     ab_test_key: str,
     session_id: str,
     variables: Mapping[str, Any] | None = None,
+    *,
+    fallback: Fallback | None = None,
+    missing: MissingPolicy = "leave",
 ) -> PromptResult:
     """Give the prompt that a session is assigned to by an A/B test.
 
@@ -95,9 +141,14 @@ def get_ab(
         ab_test_key: The test's key.
         session_id: The session's id; the same id gets the same prompt.
         variables: As for ``get``.
+        fallback: As for ``get``, for a test, or a prompt that it names, that is not known. The session
+            then counts for no variant.
+        missing: As for ``get``.
 
     Raises:
-        NotFoundError: The test, or the prompt that it names, is not known.
+        NotFoundError: The test, or the prompt that it names, is not known, and no fallback was given.
+        MissingVariableError: As ``get``.
+        ConfigurationError: As ``get``.
         TypeError: ``ab_test_key`` or ``session_id`` is no text, or ``variables`` no mapping.
 
     Blocks:
@@ -107,36 +158,84 @@ def get_ab(
         check_text(ab_test_key=ab_test_key, session_id=session_id)
     if type(variables) is not dict:
         _check_variables(variables)
+    if fallback is not None:
+        check_fallback(fallback)
+    if missing not in _INSTEAD:
+        raise _no_policy(missing)
     runtime = current()
     runtime.look_if_due()
     test = runtime.snapshot.ab_test(ab_test_key)
-    if test is None and runtime.snapshot.is_empty():
-        wait_for_first_publish(runtime)
+    if test is None and _waited(runtime, fallback):
         test = runtime.snapshot.ab_test(ab_test_key)
     if test is None:
-        raise _not_found(runtime, "prompt A/B test", ab_test_key, None)
+        if fallback is None:
+            raise _not_found(runtime, "prompt A/B test", ab_test_key, None)
+        return _fallback("", fallback, variables, missing, ab_test_key)
     index = choose_prompt(test, session_id)
     variant = test.variants[index]
     prompt = runtime.snapshot.prompt(variant.prompt_key, variant.prompt_version)
     if prompt is None:
-        raise _not_found(runtime, "prompt", variant.prompt_key, variant.prompt_version)
-    return _result(prompt, variables, ab_test_key, index)
+        if fallback is None:
+            raise _not_found(runtime, "prompt", variant.prompt_key, variant.prompt_version)
+        return _fallback(variant.prompt_key, fallback, variables, missing, ab_test_key)
+    return _result(prompt, variables, missing, ab_test_key, index)
+
+
+def _waited(runtime: Runtime, fallback: Fallback | None) -> bool:
+    """Wait for the first publish, as far as that is allowed; tell whether to look again."""
+    if not runtime.snapshot.is_empty() or (fallback is not None and is_in_event_loop()):
+        return False
+    wait_for_first_publish(runtime)
+    return True
 
 
 def _result(
     prompt: CompiledPrompt,
     variables: Mapping[str, Any] | None,
+    policy: str,
     ab_test_key: str | None = None,
     variant_index: int | None = None,
+    is_fallback: bool = False,
 ) -> PromptResult:
-    CURRENT_PROMPT.set([PromptTag(prompt.key, prompt.version, ab_test_key, variant_index)])
+    system, user, chat, missing, unused = prompt.render(variables, _INSTEAD[policy])
+    if missing and policy == "error":
+        raise _without_value(prompt, missing, unused)
+    key, version = prompt.key, prompt.version
+    tagged = None if is_fallback else version
+    CURRENT_PROMPT.set([PromptTag(key, tagged, ab_test_key, variant_index)])
     return PromptResult(
+        key, version, system, user, ab_test_key, variant_index, is_fallback, missing, unused, chat
+    )
+
+
+def _fallback(
+    key: str,
+    fallback: Fallback,
+    variables: Mapping[str, Any] | None,
+    policy: str,
+    ab_test_key: str | None = None,
+) -> PromptResult:
+    prompt = compile_fallback(key, fallback)
+    return _result(prompt, variables, policy, ab_test_key, is_fallback=True)
+
+
+def _without_value(
+    prompt: CompiledPrompt, missing: tuple[str, ...], unused: tuple[str, ...]
+) -> MissingVariableError:
+    which = f"prompt {prompt.key!r} version {prompt.version}"
+    over = f"; variables that it does not use: {', '.join(map(str, unused))}" if unused else ""
+    return MissingVariableError(
+        f"{which} has placeholders without a value: {', '.join(missing)}{over}. Give each in variables=, "
+        "or missing='leave' or 'empty'.",
         prompt.key,
-        prompt.version,
-        prompt.system.render(variables),
-        prompt.user.render(variables),
-        ab_test_key,
-        variant_index,
+        missing,
+        unused,
+    )
+
+
+def _no_policy(missing: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"missing must be 'leave', 'empty' or 'error', not {missing!r:.50}.", "missing"
     )
 
 
@@ -144,7 +243,8 @@ def _not_found(runtime: Runtime, what: str, key: str, version: int | None) -> No
     named = f"{what} {key!r}" + (f" version {version}" if version is not None else "")
     why = "nothing was ever fetched on this host" if runtime.snapshot.is_empty() else "no such key"
     return NotFoundError(
-        f"{named} is not known ({why}). Check the key in the dashboard and fallom.status().",
+        f"{named} is not known ({why}). Check the key in the dashboard and fallom.status(), or give "
+        "fallback= so that the application goes on without it.",
         key,
         version,
     )
@@ -158,7 +258,10 @@ def _check_variables(variables: object) -> None:
 
 
 def get_prompt_context() -> dict[str, Any] | None:
-    """Give the prompt that the next LLM call of this context is tagged with; None if there is none."""
+    """Give the prompt that the next LLM call of this context is tagged with; None if there is none.
+
+    The version of a fallback is None.
+    """
     held = CURRENT_PROMPT.get()
     if not held:
         return None

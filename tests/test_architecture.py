@@ -289,6 +289,7 @@ PUBLIC = {
     "fallom.exceptions": [
         "ConfigurationError",
         "FallomError",
+        "MissingVariableError",
         "NoSessionError",
         "NotFoundError",
         "PayloadError",

@@ -4,6 +4,7 @@
     ├── ConfigurationError (ValueError)        a setting or environment variable
     │   ├── UnknownParameterError (TypeError)  a keyword that ``init`` does not have
     │   └── StateDirectoryError (OSError)      a directory that cannot be used safely
+    ├── MissingVariableError (ValueError)      a prompt's placeholder without a value, where that is refused
     ├── NoSessionError (ValueError)            a call that needs a session and has none
     ├── NotFoundError (LookupError, ValueError)  a config, prompt or test that is not known
     └── PayloadError (ValueError)              one item of a payload that cannot be served
@@ -17,6 +18,7 @@ from __future__ import annotations
 __all__ = [
     "ConfigurationError",
     "FallomError",
+    "MissingVariableError",
     "NoSessionError",
     "NotFoundError",
     "PayloadError",
@@ -53,6 +55,33 @@ class StateDirectoryError(ConfigurationError, OSError):
 
     def __str__(self) -> str:  # OSError would print its errno form
         return str(self.args[0])
+
+
+class MissingVariableError(FallomError, ValueError):
+    """A placeholder of a prompt that has no value, where the call asked for an error.
+
+    Attributes:
+        key: The prompt's key.
+        missing: The names without a value.
+        unused: The names of variables that no placeholder took.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        key: str = "",
+        missing: tuple[str, ...] = (),
+        unused: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.missing = missing
+        self.unused = unused
+
+    def __reduce__(
+        self,
+    ) -> tuple[type[MissingVariableError], tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
+        return type(self), (str(self), self.key, self.missing, self.unused)
 
 
 class NoSessionError(FallomError, ValueError):

@@ -1,4 +1,4 @@
-"""Templates of prompts: ``{{ name }}`` is replaced once, in one pass.
+"""Templates: ``{{ name }}`` is replaced once, in one pass.
 
 A name is one word in the sense of Unicode; white space may stand around it. A name that is not given
 leaves its placeholder as it stands, spaces included. An inserted value is never looked at again, so a
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CompiledPrompt", "CompiledTemplate", "compile_template"]
+__all__ = ["CompiledTemplate", "compile_template"]
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
@@ -45,27 +45,29 @@ class CompiledTemplate:
             try:
                 return self.form % variables  # 0.1 us, a loop over the pieces 0.5
             except Exception:  # noqa: BLE001 - a name is missing, or ``__str__`` of the caller's failed
-                return self.render_by_pieces(variables)
-        return self.render_by_pieces(variables)
+                return self.render_by_pieces(variables)[0]
+        return self.render_by_pieces(variables)[0]
 
-    def render_by_pieces(self, variables: Mapping[str, Any]) -> str:
-        """Give what ``render`` gives, whatever is missing or fails."""
+    def render_by_pieces(
+        self, variables: Mapping[str, Any] | None, instead: str | None = None
+    ) -> tuple[str, list[str]]:
+        """Give what ``render`` gives, whatever is missing or fails, and the names of that.
+
+        Args:
+            variables: As for ``render``.
+            instead: What stands for a missing value; None leaves the placeholder.
+        """
         pieces = list(self.pieces)
+        missing = []
         for number, name in enumerate(self.names):
             with contextlib.suppress(Exception):  # of ``__str__`` of the caller's own object
-                if name in variables:
+                if variables and name in variables:
                     pieces[2 * number + 1] = str(variables[name])
-        return "".join(pieces)
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledPrompt:
-    """One version of a prompt, ready to be rendered."""
-
-    key: str
-    version: int
-    system: CompiledTemplate
-    user: CompiledTemplate
+                    continue
+            missing.append(name)
+            if instead is not None:
+                pieces[2 * number + 1] = instead
+        return "".join(pieces), missing
 
 
 def compile_template(text: str) -> CompiledTemplate:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from fallom._core.prompt import ROLES
 from fallom._folder.documents import Document, Path
 
 __all__ = ["SHAPES", "Check", "ab_test_shape", "config_shape", "prompt_shape"]
@@ -131,16 +132,36 @@ def config_shape(check: Check, entry: Any, path: Path, key: str, version: int) -
 
 def prompt_shape(check: Check, entry: Any, path: Path, key: str, version: int) -> dict[str, Any]:
     """Give a prompt as ``GET /prompts`` has it."""
-    entry = check.mapping(entry, path, ("key", "version", "system_prompt", "user_template"))
+    fields = ("key", "version", "system_prompt", "user_template", "messages")
+    entry = check.mapping(entry, path, fields)
     texts = {}
     for name in ("system_prompt", "user_template"):
         texts[name] = check.text(entry.get(name, ""), (*path, name), empty=True)
-    if not any(texts.values()):
-        raise check.fail(path, "has neither 'system_prompt' nor 'user_template'")
+    messages = [
+        _message(check, message, at)
+        for at, message in check.items(entry.get("messages"), (*path, "messages"))
+    ]
+    if not any(texts.values()) and not messages:
+        raise check.fail(path, "has neither 'system_prompt' nor 'user_template' nor 'messages'")
     return {
         "key": check.text(entry.get("key", key), (*path, "key")),
         "version": check.version(entry, path, version),
         **texts,
+        **({"messages": messages} if messages else {}),
+    }
+
+
+def _message(check: Check, raw: Any, path: Path) -> dict[str, Any]:
+    message = check.mapping(raw, path, ("role", "content"))
+    role = _needed(check, message, path, "role")
+    if role not in ROLES:
+        close = difflib.get_close_matches(str(role), ROLES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(ROLES)}"
+        raise check.fail((*path, "role"), hint, role)
+    at = (*path, "content")
+    return {
+        "role": role,
+        "content": check.text(_needed(check, message, path, "content"), at, empty=True),
     }
 
 

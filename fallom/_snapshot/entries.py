@@ -6,13 +6,13 @@ its name can be the hash of them. Its first element is the format, 1; its second
 | kind | the array |
 | --- | --- |
 | 1 config | ``[1, 1, key, version, [[model, weight], ...], targeting, salt]`` |
-| 2 prompt | ``[1, 2, key, version, system, user]`` |
+| 2 prompt | ``[1, 2, key, version, system, user, [[role, text], ...]]`` |
 | 3 A/B test | ``[1, 3, key, version, [[prompt key, prompt version or nil, weight], ...], salt]`` |
 
 Weights are 64-bit floats. Targeting is nil or ``[targets, rules]``: a target is ``[field, value, variant
 index]``, a rule ``[conditions, variant index]``, a condition ``[field, operator, value]``. Values are
-JSON; their objects have sorted keys. The salt is left out where there is none. Text is UTF-8, lone
-surrogates as three bytes each.
+JSON; their objects have sorted keys. The last element, salt or messages, is left out where there is
+none. Text is UTF-8, lone surrogates as three bytes each.
 
 Worked example, an A/B test "t" version 2 with one variant, prompt "p", its current version, weight 1:
 ``95 01 03 a1 74 02 91 93 a1 70 c0 cb 3f f0 00 00 00 00 00 00``.
@@ -40,8 +40,8 @@ from fallom._core.assignment import (
 )
 from fallom._core.digest import sha256
 from fallom._core.errors import PayloadError
+from fallom._core.prompt import CompiledPrompt, compile_prompt
 from fallom._core.targeting import CompiledTargeting, compile_targeting
-from fallom._core.template import CompiledPrompt, compile_template
 
 __all__ = [
     "ENTRY_BYTES_MAX",
@@ -98,6 +98,7 @@ class PromptRecord(NamedTuple):
     version: int
     system: str
     user: str
+    messages: Sequence[tuple[str, str]] = ()  # (role, text)
 
 
 class AbTestRecord(NamedTuple):
@@ -143,8 +144,8 @@ def encode_entry(record: Record) -> Entry:
     """
     kind = _KINDS[type(record)]
     fields: tuple[Any, ...] = record
-    if not isinstance(record, PromptRecord) and not record.salt:
-        fields = record[:-1]  # the bytes, and so the name, are those of before there were salts
+    if not fields[-1]:  # the bytes, and so the name, are those of before there was this element
+        fields = fields[:-1]
     try:
         data: bytes = msgpack.packb((_FORMAT, int(kind), *fields), unicode_errors="surrogatepass")
     except (ValueError, OverflowError) as error:
@@ -196,7 +197,7 @@ def canonical_value(value: Any, depth: int = 0) -> Any:
 
 
 def _decode_config(fields: list[Any]) -> CompiledConfig:
-    key, version, variants, targeting, salt = _exactly(_with_salt(fields, 4), 5)
+    key, version, variants, targeting, salt = _exactly(_with_last(fields, 4, ""), 5)
     models: list[str] = []
     weights: list[float] = []
     for variant in _rows(variants, 2, "variants"):
@@ -228,17 +229,21 @@ def _decode_targeting(targeting: Any) -> CompiledTargeting:
 
 
 def _decode_prompt(fields: list[Any]) -> CompiledPrompt:
-    key, version, system, user = _exactly(fields, 4)
-    return CompiledPrompt(
+    key, version, system, user, messages = _exactly(_with_last(fields, 4, []), 5)
+    return compile_prompt(
         _text(key, "key"),
         _version(version),
-        compile_template(_text(system, "system")),
-        compile_template(_text(user, "user")),
+        _text(system, "system"),
+        _text(user, "user"),
+        [
+            (_text(role, "role"), _text(text, "message"))
+            for role, text in _rows(messages, 2, "messages", empty=True)
+        ],
     )
 
 
 def _decode_test(fields: list[Any]) -> CompiledTest:
-    key, version, variants, salt = _exactly(_with_salt(fields, 3), 4)
+    key, version, variants, salt = _exactly(_with_last(fields, 3, ""), 4)
     found: list[PromptVariant] = []
     weights: list[float] = []
     for prompt_key, prompt_version, weight in _rows(variants, 3, "variants"):
@@ -271,8 +276,8 @@ def _exactly(fields: Any, count: int) -> list[Any]:
     return fields
 
 
-def _with_salt(fields: list[Any], count_without: int) -> list[Any]:
-    return [*fields, ""] if len(fields) == count_without else fields
+def _with_last(fields: list[Any], count_without: int, none: Any) -> list[Any]:
+    return [*fields, none] if len(fields) == count_without else fields
 
 
 def _rows(rows: Any, width: int, name: str, empty: bool = False) -> list[list[Any]]:

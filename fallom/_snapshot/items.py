@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fallom._core.prompt import ROLES
 from fallom._core.targeting import OPERATORS
 from fallom._snapshot.entries import (
     KEY_CHARS_MAX,
@@ -20,6 +21,7 @@ from fallom._snapshot.location import Location, shown
 __all__ = ["ab_test_record", "config_record", "prompt_record"]
 
 VARIANTS_MAX = 1000  # guess; bounds one walk
+MESSAGES_MAX = 1000  # guess: examples of a chat are tens
 
 _WEIGHT = "a finite number of at least 0, in percent (12.5 or '12.5')"
 _VERSION_DEFAULT = 1  # as the published SDKs have it
@@ -58,9 +60,10 @@ def prompt_record(values: Any, location: Location, notes: list[str]) -> PromptRe
     for name, text in zip(("system_prompt", "user_template"), texts, strict=True):
         if text is not None and type(text) is not str:  # what it is, never what it says
             raise location.field(name).refusal(shown(text), "text, or null for none")
-    if texts == [None, None]:
-        raise location.refusal("without text", "a system_prompt or a user_template")
-    return PromptRecord(key, version, texts[0] or "", texts[1] or "")
+    messages = _messages(item.get("messages"), location.field("messages"))
+    if texts == [None, None] and not messages:
+        raise location.refusal("without text", "a system_prompt, a user_template or messages")
+    return PromptRecord(key, version, texts[0] or "", texts[1] or "", messages)
 
 
 def ab_test_record(values: Any, location: Location, notes: list[str]) -> AbTestRecord:
@@ -80,6 +83,22 @@ def ab_test_record(values: Any, location: Location, notes: list[str]) -> AbTestR
         variants.append((prompt_key, pinned, weight))
     _note_weights([weight for _, _, weight in variants], here, notes)
     return AbTestRecord(key, version, variants, _salt(item, location))
+
+
+def _messages(values: Any, location: Location) -> list[tuple[str, str]]:
+    messages = []
+    for position, value in enumerate(_list(values, location)):
+        there = location.number(position)
+        message = _object(value, there)
+        role, text = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise there.field("role").refusal(shown(role), f"one of {', '.join(ROLES)}")
+        if type(text) is not str:
+            raise there.field("content").refusal(shown(text), "text")
+        messages.append((role, text))
+    if len(messages) > MESSAGES_MAX:
+        raise location.refusal(f"a list of {len(messages)}", f"at most {MESSAGES_MAX} messages")
+    return messages
 
 
 def _targeting(

@@ -5,7 +5,7 @@ The inverse of ``schema``: what ``read_listing`` makes of an item is the entry t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -32,12 +32,15 @@ def item_of(data: bytes) -> dict[str, Any]:
     return _ITEMS[Kind(fields[1])](*fields[2:])
 
 
-def _config(key: str, version: int, variants: list[Any], targeting: Any) -> dict[str, Any]:
+def _config(
+    key: str, version: int, variants: list[Any], targeting: Any, salt: str = ""
+) -> dict[str, Any]:
     return {
         "key": key,
         "version": version,
         "variants": [{"model": model, "weight": weight} for model, weight in variants],
         "targeting": None if targeting is None else _targeting(*targeting),
+        **({"salt": salt} if salt else {}),
     }
 
 
@@ -61,11 +64,21 @@ def _targeting(targets: list[Any], rules: list[Any]) -> dict[str, Any]:
     }
 
 
-def _prompt(key: str, version: int, system: str, user: str) -> dict[str, Any]:
-    return {"key": key, "version": version, "system_prompt": system, "user_template": user}
+def _prompt(
+    key: str, version: int, system: str, user: str, messages: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "key": key,
+        "version": version,
+        "system_prompt": system,
+        "user_template": user,
+    }
+    if messages:
+        item["messages"] = [{"role": role, "content": text} for role, text in messages]
+    return item
 
 
-def _test(key: str, version: int, variants: list[Any]) -> dict[str, Any]:
+def _test(key: str, version: int, variants: list[Any], salt: str = "") -> dict[str, Any]:
     return {
         "key": key,
         "version": version,
@@ -73,6 +86,7 @@ def _test(key: str, version: int, variants: list[Any]) -> dict[str, Any]:
             {"prompt_key": prompt_key, "prompt_version": prompt_version, "weight": weight}
             for prompt_key, prompt_version, weight in variants
         ],
+        **({"salt": salt} if salt else {}),
     }
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fallom._core.assignment import CompiledConfig, CompiledTest
 from fallom._core.errors import PayloadError
-from fallom._core.template import CompiledPrompt
+from fallom._core.prompt import CompiledPrompt
 from fallom._host.forks import ProcessLock
 from fallom._snapshot.database import DATABASE_NAME, DatabaseError, Rows, reading
 from fallom._snapshot.entries import Compiled, Kind, decode_entry, hash_of

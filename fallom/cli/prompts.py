@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -52,8 +53,9 @@ def prompts_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> N
         return
     rows: list[tuple[Any, ...]] = []
     for item in found:
-        text = f"{item['system_prompt']}\n{item['user_template']}"
-        names = dict.fromkeys(compile_template(text).names)
+        texts = [item["system_prompt"], item["user_template"]]
+        texts += [message["content"] for message in item.get("messages", ())]
+        names = dict.fromkeys(compile_template("\n".join(texts)).names)
         rows.append(("prompt", item["key"], item["version"], ", ".join(names) or "-"))
     for item in tests:
         shares = ", ".join(f"{v['prompt_key']} {v['weight']:g} %" for v in item["variants"])
@@ -85,7 +87,8 @@ def prompts_show(
         return
     versions = ", ".join(map(str, item["versions"]))
     click.secho(f"{visible(key)} version {item['version']} (of {versions})", bold=True)
-    _echo_texts(item["system_prompt"], item["user_template"])
+    _echo_texts((message["role"], message["content"]) for message in item.get("messages", ()))
+    _echo_texts((("system", item["system_prompt"]), ("user", item["user_template"])))
 
 
 @prompts.command("render", epilog=EXIT_CODES)
@@ -106,7 +109,7 @@ def prompts_render(
 ) -> None:
     """Give the texts that an application gets, with its variables in them."""
     from fallom._core.assignment import CompiledTest, choose_prompt
-    from fallom._core.template import CompiledPrompt
+    from fallom._core.prompt import CompiledPrompt
     from fallom._snapshot.entries import Kind
 
     values = pairs_of("--var", variables)
@@ -128,7 +131,7 @@ def prompts_render(
         if not isinstance(prompt, CompiledPrompt):
             shown_item(history, Kind.PROMPT, "prompt", prompt_key, version)
             raise click.ClickException(f"Prompt {prompt_key!r} cannot be read.")
-    system, user = prompt.system.render(values), prompt.user.render(values)
+    system, user, chat, missing, unused = prompt.render(values)
     if as_json:
         echo_json(
             {
@@ -137,18 +140,21 @@ def prompts_render(
                 "variant_index": index,
                 "system": system,
                 "user": user,
+                "messages": chat and [{"role": role, "content": text} for role, text in chat],
+                "missing": missing,
+                "unused": unused,
             }
         )
         return
-    _echo_texts(system, user)
-    names = dict.fromkeys((*prompt.system.names, *prompt.user.names))
-    missing = [name for name in names if name not in values]
+    _echo_texts(chat or (("system", system), ("user", user)))
     if missing:
         click.secho(f"! without a value: {', '.join(missing)}; give --var", err=True, fg="yellow")
+    if unused:
+        click.secho(f"! in no placeholder: {', '.join(unused)}", err=True, fg="yellow")
 
 
-def _echo_texts(system: str, user: str) -> None:
-    for name, text in (("system", system), ("user", user)):
+def _echo_texts(texts: Iterable[tuple[str, str]]) -> None:
+    for name, text in texts:
         if text:
             click.secho(f"--- {name}", dim=True)
             click.echo(text)

@@ -183,8 +183,8 @@ def capture(
     Args:
         models: Config keys to what they give: a model's name for every session, a mapping of names to
             weights, or a config as the server lists it (with ``variants`` and ``targeting``).
-        prompts: Prompt keys to the user's text, or to a mapping with ``system``, ``user`` and
-            ``version``.
+        prompts: Prompt keys to the user's text, to a list of messages with ``role`` and ``content``, or
+            to a mapping with ``system``, ``user``, ``messages`` and ``version``.
         ab_tests: Keys of prompt A/B tests to a mapping of prompt keys to weights, or a test as the server
             lists it.
         capture_content: False for privacy mode; None for what ``init`` says.

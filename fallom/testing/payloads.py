@@ -47,6 +47,8 @@ def _shared(key: str, said: Any, of: str) -> dict[str, Any]:
 
 
 def _prompt(key: str, said: Any) -> dict[str, Any]:
+    if isinstance(said, list):
+        return {"key": key, "version": 1, "messages": said}
     if not isinstance(said, Mapping):
         return {"key": key, "version": 1, "system_prompt": None, "user_template": said}
     fields = {"version": 1, **said, "key": key}

@@ -11,6 +11,7 @@ from fallom._core import errors
 from fallom._core.errors import (
     ConfigurationError,
     FallomError,
+    MissingVariableError,
     NoSessionError,
     NotFoundError,
     PayloadError,
@@ -26,6 +27,11 @@ EXAMPLES: list[tuple[FallomError, tuple[type, ...], dict[str, object]]] = [
         StateDirectoryError("text", "state_dir"),
         (ConfigurationError, OSError),
         {"name": "state_dir"},
+    ),
+    (
+        MissingVariableError("text", "key", ("a",), ("b",)),
+        (FallomError, ValueError),
+        {"key": "key", "missing": ("a",), "unused": ("b",)},
     ),
     (NoSessionError("text"), (FallomError, ValueError), {}),
     (NotFoundError("text", "key", 3), (LookupError, ValueError), {"key": "key", "version": 3}),

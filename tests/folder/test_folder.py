@@ -304,3 +304,45 @@ print(list(found.entries["configs"]), *found.problems, sep="\\n")
     assert lines[0] == "['a']"
     assert 'b.yaml: is YAML, which needs PyYAML: pip install "fallom[files]"' in lines[1]
     assert lines[2].startswith("configs/c.json: variants")
+
+
+def test_messages_of_a_prompt_are_served_as_they_are(folder: Path) -> None:
+    write(
+        folder,
+        "prompts/chat.yaml",
+        'messages:\n- {role: system, content: "Be brief."}\n- {role: user, content: "{{q}}"}\n',
+    )
+    assert served(folder, "prompts") == [
+        {
+            "key": "chat",
+            "version": 1,
+            "system_prompt": "",
+            "user_template": "",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "{{q}}"},
+            ],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("messages: [{role: user, contents: x}]\n", "1:25", "did you mean 'content'"),
+        ("messages: [{role: user}]\n", "1:12", "has no 'content'"),
+        ("messages: [{role: usr, content: x}]\n", "1:19", "did you mean 'user'"),
+        ("messages: [{role: 5, content: x}]\n", "1:19", "expected system, developer, user"),
+        ("messages: [{role: user, content: [x]}]\n", "1:34", "expected text"),
+        ("messages: []\n", "1:1", "nor 'messages'"),
+        ("messages: text\n", "1:11", "expected a list"),
+        ("mesages: []\n", "1:1", "did you mean 'messages'"),
+    ],
+)
+def test_mistake_in_a_message_is_told_with_place_and_remedy(
+    folder: Path, text: str, place: str, words: str
+) -> None:
+    write(folder, "prompts/chat.yaml", text)
+    problem = only_problem(folder)
+    assert problem.startswith(f"prompts/chat.yaml:{place}: ")
+    assert words in problem

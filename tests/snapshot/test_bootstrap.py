@@ -43,7 +43,10 @@ def exported(directory: Path, path: Path) -> Path:
         (Kind.CONFIG, TARGETED),
         (Kind.CONFIG, config("a", 3)),
         (Kind.PROMPT, prompt("p", 2, "é {{x}}")),
+        (Kind.PROMPT, {**prompt("p"), "messages": [{"role": "user", "content": "{{x}}"}]}),
         (Kind.AB_TEST, ab_test("t", "p", "q")),
+        (Kind.CONFIG, {**TARGETED, "salt": "spring"}),
+        (Kind.AB_TEST, {**ab_test("t", "p", "q"), "salt": "spring"}),
     ],
 )
 def test_an_entry_becomes_the_item_that_it_came_from(kind: Kind, item: dict[str, object]) -> None:

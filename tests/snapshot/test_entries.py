@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fallom._core.assignment import CompiledConfig, CompiledTest
 from fallom._core.errors import PayloadError
+from fallom._core.prompt import ROLES, CompiledPrompt
 from fallom._core.targeting import find_target
-from fallom._core.template import CompiledPrompt
 from fallom._snapshot import entries
 from fallom._snapshot.entries import (
     ENTRY_BYTES_MAX,
@@ -61,6 +61,26 @@ def test_salts_round_trip(salt: str) -> None:
     assert isinstance(config, CompiledConfig)
     assert isinstance(test, CompiledTest)
     assert config.salt == test.salt == salt.encode() + b"\0"
+
+
+@given(_TEXTS, st.lists(st.tuples(st.sampled_from(ROLES), _TEXTS), min_size=1, max_size=4))
+def test_messages_round_trip(system: str, messages: list[tuple[str, str]]) -> None:
+    compiled = decode_entry(encode_entry(PromptRecord("k", 1, system, "u", messages)).data)
+    assert isinstance(compiled, CompiledPrompt)
+    assert [(role, template.text) for role, template in compiled.chat] == messages
+    assert compiled.user.text == "u"
+
+
+def test_prompt_without_messages_has_the_bytes_of_before_there_were_messages() -> None:
+    record = PromptRecord("k", 1, "s", "u")
+    assert encode_entry(record).data == msgpack.packb([1, 2, "k", 1, "s", "u"])
+    assert encode_entry(record._replace(messages=[])) == encode_entry(record)
+
+
+@pytest.mark.parametrize("messages", [5, None, "text", [5], [["user"]], [["user", 5]], [[5, "x"]]])
+def test_messages_that_are_none_are_refused(messages: object) -> None:
+    with pytest.raises(PayloadError):
+        decode_entry(msgpack.packb([1, 2, "k", 1, "s", "u", messages]))
 
 
 def test_entry_without_a_salt_has_the_bytes_of_before_there_were_salts() -> None:

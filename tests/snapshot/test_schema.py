@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from fallom._core.assignment import CompiledConfig, CompiledTest, choose
 from fallom._core.errors import PayloadError
-from fallom._core.template import CompiledPrompt
+from fallom._core.prompt import CompiledPrompt
 from fallom._snapshot.entries import Kind, decode_entry
 from fallom._snapshot.schema import parse_json, read_config, read_listing
 from tests.snapshot.builders import ab_tests, config, configs, prompt, prompts
 
 VARIANTS = [{"model": "a", "weight": 50}, {"model": "b", "weight": 50}]
+
+MESSAGE = {"role": "user", "content": "the text"}
 
 
 def test_good_items_serve_beside_bad_ones() -> None:
@@ -270,6 +272,14 @@ def test_of_two_versions_of_a_key_the_last_is_current_and_it_is_noted() -> None:
         ({"system_prompt": None, "user_template": None}, "is without text"),
         ({"version": "1"}, "version is '1'"),
         ({"system_prompt": "x" * (9 << 20)}, "bytes long; expected at most"),
+        ({"messages": "x"}, "messages is 'x'; expected a list"),
+        ({"messages": ["x"]}, "messages[0] is 'x'; expected an object"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role is null; expected one of system, dev"),
+        ({"messages": [MESSAGE, {"role": "x", "content": "x"}]}, "messages[1].role is 'x'"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role is a list"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content is null; expected text"),
+        ({"messages": [{"role": "user", "content": [MESSAGE]}]}, "content is a list"),
+        ({"messages": [MESSAGE] * 1001}, "messages is a list of 1001; expected at most 1000"),
     ],
 )
 def test_a_bad_prompt_is_refused(change: dict[str, Any], finding: str) -> None:
@@ -284,10 +294,29 @@ def test_no_message_holds_a_prompts_text_or_a_targets_value() -> None:
     refused = [
         *prompts({"key": "k", "system_prompt": secret, "user_template": 5}).refused,
         *prompts({"system_prompt": secret, "user_template": secret}).refused,
+        *prompts({"key": "k", "messages": [{"role": 5, "content": secret}]}).refused,
         *configs({**config("k"), "targeting": {"individualTargets": targets}}).refused,
     ]
-    assert len(refused) == 3
+    assert len(refused) == 4
     assert not any(secret in str(error) for error in refused)
+
+
+def test_prompt_of_messages_alone_is_served_and_no_messages_are_none() -> None:
+    (entry,) = prompts({"key": "k", "messages": [{**MESSAGE, "id": 5}]}).entries
+    compiled = decode_entry(entry.data)
+    assert isinstance(compiled, CompiledPrompt)
+    assert [(role, template.text) for role, template in compiled.chat] == [("user", "the text")]
+    for none in (None, []):
+        assert prompts({**prompt("k"), "messages": none}).entries == prompts(prompt("k")).entries
+    (refused,) = prompts({"key": "k", "messages": []}).refused
+    assert "expected a system_prompt, a user_template or messages" in str(refused)
+
+
+def test_bad_message_of_one_prompt_leaves_the_others() -> None:
+    bad = {"key": "bad", "messages": [{"role": "user", "content": 5}]}
+    listing = prompts(prompt("a"), bad, prompt("b"))
+    assert [entry.key for entry in listing.entries] == ["a", "b"]
+    assert listing.listed == {"a", "bad", "b"}
 
 
 def test_one_text_of_a_prompt_may_be_missing() -> None:
@@ -341,7 +370,8 @@ _JSON = st.recursive(
                 st.text(max_size=3),
                 st.sampled_from(
                     "key version variants model weight targeting enabled rules conditions field "
-                    "operator value variantIndex individualTargets prompt_key system_prompt".split()
+                    "operator value variantIndex individualTargets prompt_key system_prompt messages role "
+                    "content".split()
                 ),
             ),
             inner,

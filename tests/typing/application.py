@@ -36,6 +36,14 @@ def reading() -> None:
     assert_type(prompt, fallom.PromptResult)
     assert_type(prompt.system, str)
     assert_type(prompts.get_ab("test", "session").variant_index, int | None)
+    instead = prompts.get(
+        "prompt", fallback=[{"role": "user", "content": "Hello"}], missing="error"
+    )
+    assert_type(instead.messages, list[Any])
+    assert_type(instead.missing, tuple[str, ...])
+    prompts.get_ab("test", "session", fallback={"system": "Be brief.", "user": "Hello"})
+    prompts.get("prompt", fallback=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    prompts.get("prompt", missing="x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     models.get("config")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
