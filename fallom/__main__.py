@@ -37,9 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fallom"):
             raise
+        extra = "dev" if given[:1] == ["dev"] else "cli"
         print(  # noqa: T201
             f"fallom: this command needs the module {error.name!r}, which is not installed.\n"
-            'Install it by: pip install "fallom[dev]"\n'
+            f'Install it by: pip install "fallom[{extra}]"\n'
             "(`fallom flusher` and `fallom --version` work without it.)",
             file=sys.stderr,
         )

@@ -15,6 +15,7 @@ import click
 from fallom._core.errors import ConfigurationError
 from fallom._version import __version__
 from fallom.cli.configs import configs
+from fallom.cli.dead import dead
 from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE
 from fallom.cli.flusher import FLUSHER_SUMMARY
 from fallom.cli.host import host_options
@@ -203,64 +204,7 @@ def completion(shell: str) -> None:
     click.echo(found(root, {}, "fallom", "_FALLOM_COMPLETE").source())
 
 
-@root.group(epilog=EXIT_CODES)
-def dead() -> None:
-    """Look at what a server refused for good, send it again, or delete it.
-
-    The settings come from the environment, and must be those of the applications. A letter is named by
-    its id, or by the first digits of it.
-    """
-
-
-@dead.command("ls", epilog=EXIT_CODES)
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def dead_ls(as_json: bool) -> None:
-    """List the dead letters: id, when, destination, what, and the server's reason."""
-    from fallom.cli.dead import list_letters
-
-    sys.exit(list_letters(as_json))
-
-
-@dead.command("show", epilog=EXIT_CODES)
-@click.argument("letter", metavar="ID")
-@click.option("--json", is_flag=True, expose_value=False, help="As it is anyway.")
-def dead_show(letter: str) -> None:
-    """Show one letter as JSON: reason, resource, and the whole record with its content."""
-    from fallom.cli.dead import show_letter
-
-    sys.exit(show_letter(letter))
-
-
-@dead.command("replay", epilog=EXIT_CODES)
-@click.argument("letters", metavar="[ID]...", nargs=-1)
-@click.option("--all", "take_all", is_flag=True, help="All there are.")
-def dead_replay(letters: tuple[str, ...], take_all: bool) -> None:
-    """Put letters back into the spool, once the cause is mended; they are sent with their old ids."""
-    from fallom.cli.dead import replay_letters
-
-    sys.exit(replay_letters(letters, take_all))
-
-
-@dead.command("export", epilog=EXIT_CODES)
-@click.argument("path", type=click.Path(dir_okay=False, allow_dash=True))
-def dead_export(path: str) -> None:
-    """Write all letters as JSON lines to PATH, a new file that only you can read; "-" is the console."""
-    from fallom.cli.dead import export_letters
-
-    sys.exit(export_letters(path))
-
-
-@dead.command("purge", epilog=EXIT_CODES)
-@click.option("--older-than", metavar="AGE", help="Only those, for example 30m, 12h or 7d.")
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
-def dead_purge(older_than: str | None, is_sure: bool) -> None:
-    """Delete letters."""
-    from fallom.cli.dead import purge_letters
-
-    sys.exit(purge_letters(older_than, is_sure))
-
-
-for command in (configs, prompts, spool, tail):
+for command in (configs, dead, prompts, spool, tail):
     root.add_command(command)
 
 

@@ -16,10 +16,12 @@ import click
 
 from fallom._core.span import exposure_of, metrics_of, span_of
 from fallom._flusher.dead_reading import Letter, damaged_of, letters_of, purge, replay
-from fallom._host.place import Place
 from fallom._spool.frame import Kind, RecordError, decode_record
+from fallom.cli.exits import EXIT_CODES, EXIT_WRONG
+from fallom.cli.host import Host, host_options, open_host
+from fallom.cli.screen import bytes_text, echo_json, json_option, plain, table, time_text, visible
 
-__all__ = ["export_letters", "list_letters", "purge_letters", "replay_letters", "show_letter"]
+__all__ = ["dead"]
 
 _READERS: Final[dict[int, Callable[[Any], Any]]] = {
     Kind.SPAN: span_of,
@@ -29,89 +31,166 @@ _READERS: Final[dict[int, Callable[[Any], Any]]] = {
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def list_letters(as_json: bool) -> int:
-    """List the dead letters, oldest first; give the exit code."""
-    place = _place()
-    letters = list(letters_of(place.directory.dead))
+@click.group()
+def dead() -> None:
+    """Look at what a server refused for good, send it again, or delete it.
+
+    A letter is named by its id, or by the first digits of it.
+    """
+
+
+@dead.command("ls", epilog=EXIT_CODES)
+@host_options
+@json_option
+def dead_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> None:
+    """List the dead letters, oldest first: id, when, what, size, and the server's reason."""
+    directory = open_host(state_dir, namespace).place.directory
+    letters = list(letters_of(directory.dead))
     if as_json:
-        click.echo(json.dumps([_summary(letter) for letter in letters], indent=2))
-        return 0
-    for letter in letters:
-        summary = _summary(letter)
-        line = (summary["id"], summary["refused_at"], summary["destination"], summary["what"])
-        click.echo("  ".join((*line, letter.reason)))
-    damaged = len(damaged_of(place.directory.dead))
-    click.echo(f"{len(letters)} dead letter(s) in {place.directory.path}/dead")
+        echo_json([_summary(letter) for letter in letters])
+        return
+    rows = [
+        (
+            letter.id,
+            time_text(letter.unix_ns),
+            letter.destination.name.lower(),
+            _name(letter),
+            bytes_text(len(letter.payload)),
+            letter.reason,
+        )
+        for letter in letters
+    ]
+    if rows:
+        for line in table(("id", "refused at", "kind", "what", "size", "reason"), rows):
+            click.echo(line)
+    click.echo(f"{len(letters)} dead letter(s) in {visible(directory.path)}/dead")
+    damaged = len(damaged_of(directory.dead))
     if damaged:
-        click.echo(f"{damaged} file(s) there hold damaged bytes of the spool.")
-    return 0
+        click.echo(
+            f"{damaged} file(s) there hold damaged bytes of the spool; `fallom dead purge` deletes "
+            "them too."
+        )
+    if rows:
+        click.echo(
+            "`fallom dead show ID` shows one; once the cause is mended, `fallom dead replay --all` "
+            "sends them again."
+        )
 
 
-def show_letter(wanted: str) -> int:
-    """Show all of one letter as JSON; give the exit code."""
-    (letter,) = _chosen(_place(), [wanted])
-    click.echo(json.dumps(_everything(letter), indent=2))
-    return 0
+@dead.command("show", epilog=EXIT_CODES)
+@host_options
+@json_option
+@click.argument("letter", metavar="ID")
+def dead_show(letter: str, as_json: bool, state_dir: str | None, namespace: str | None) -> None:
+    """Show one letter as JSON: reason, resource, and the whole record with its content."""
+    del as_json  # as it is anyway
+    (found,) = _chosen(open_host(state_dir, namespace), [letter])
+    echo_json(_everything(found))
 
 
-def replay_letters(ids: Sequence[str], take_all: bool) -> int:
-    """Put letters back into the spool; give the exit code."""
-    if bool(ids) == take_all:
+@dead.command("replay", epilog=EXIT_CODES)
+@host_options
+@json_option
+@click.argument("letters", metavar="[ID]...", nargs=-1)
+@click.option("--all", "take_all", is_flag=True, help="All there are.")
+def dead_replay(
+    letters: tuple[str, ...],
+    take_all: bool,
+    as_json: bool,
+    state_dir: str | None,
+    namespace: str | None,
+) -> None:
+    """Put letters back into the spool, once the cause is mended; they are sent with their old ids."""
+    if bool(letters) == take_all:
         raise click.UsageError("Name the letters to replay, or give --all.")
-    import fallom  # only here: it starts a flusher, which looking does not need
+    host = open_host(state_dir, namespace)
+    directory = host.place.directory
+    chosen = list(letters_of(directory.dead)) if take_all else _chosen(host, letters)
+    count, error = replay(directory.dead, directory.spool, chosen)
+    # Where only the applications have the settings, a call of theirs starts a flusher.
+    is_ours = host.targets is not None
+    if count and is_ours:
+        import fallom  # only here: it starts a flusher, which looking does not need
 
-    place = _place()
-    directory = place.directory
-    letters = list(letters_of(directory.dead)) if take_all else _chosen(place, ids)
-    count, error = replay(directory.dead, directory.spool, letters)
-    if count:
-        fallom.init()
-    click.echo(f"{count} record(s) are back in the spool and will be sent again.")
-    if error is not None:
-        click.echo(f"! {len(letters) - count} stay dead letters: {error}", err=True)
-    return 1 if error is not None else 0
+        fallom.init(state_dir=state_dir)
+    if as_json:
+        left = len(chosen) - count
+        echo_json({"replayed": count, "left": left, "error": str(error) if error else None})
+    else:
+        then = "will be sent again" if is_ours else "are sent by the applications' next flusher"
+        click.echo(f"{count} record(s) are back in the spool and {then}.")
+        if error is not None:
+            click.echo(f"! {len(chosen) - count} stay dead letters: {error}", err=True)
+    sys.exit(EXIT_WRONG if error is not None else 0)
 
 
-def export_letters(path: str) -> int:
-    """Write all letters as JSON lines to a new file, or to standard output; give the exit code."""
+@dead.command("export", epilog=EXIT_CODES)
+@host_options
+@json_option
+@click.argument("path", type=click.Path(dir_okay=False, allow_dash=True))
+def dead_export(path: str, as_json: bool, state_dir: str | None, namespace: str | None) -> None:
+    """Write all letters as JSON lines to PATH, a new file that only you can read; "-" is the console.
+
+    With --json, how many there were is told as JSON, too.
+    """
+    directory = open_host(state_dir, namespace).place.directory
     count = 0
     with _opened(path) as file:
-        for letter in letters_of(_place().directory.dead):
+        for letter in letters_of(directory.dead):
             file.write(json.dumps(_everything(letter)) + "\n")
             count += 1
-    click.echo(f"{count} dead letter(s) exported.", err=True)
-    return 0
+    if as_json:
+        click.echo(json.dumps({"exported": count, "path": path}), err=path == "-")
+    else:
+        click.echo(f"{count} dead letter(s) exported.", err=True)
 
 
-def purge_letters(older_than: str | None, is_sure: bool) -> int:
-    """Delete letters; give the exit code."""
+@dead.command("purge", epilog=EXIT_CODES)
+@host_options
+@json_option
+@click.option("--older-than", metavar="AGE", help="Only those, for example 30m, 12h or 7d.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
+def dead_purge(
+    older_than: str | None,
+    is_sure: bool,
+    as_json: bool,
+    state_dir: str | None,
+    namespace: str | None,
+) -> None:
+    """Delete letters for good, and the damaged bytes of the spool that are kept beside them."""
     age_s = _seconds(older_than) if older_than is not None else 0.0
+    directory = open_host(state_dir, namespace).place.directory
+    before_ns = time.time_ns() - int(age_s * 1e9)
     if not is_sure:
-        what = f"older than {older_than}" if older_than is not None else "there are"
-        click.confirm(f"Delete all dead letters that {what}?", abort=True)
-    directory = _place().directory
-    count = purge(directory.dead, time.time_ns() - int(age_s * 1e9))
-    click.echo(f"{count} dead letter(s) deleted.")
-    return 0
+        if not sys.stdin.isatty():
+            raise click.UsageError("Nothing was deleted: nobody can be asked here; give --yes.")
+        count = sum(letter.unix_ns < before_ns for letter in letters_of(directory.dead))
+        what = f" older than {older_than}" if older_than is not None else ""
+        click.confirm(f"Delete {count} dead letter(s){what} for good?", abort=True, err=True)
+    count = purge(directory.dead, before_ns)
+    if as_json:
+        echo_json({"deleted": count})
+    else:
+        click.echo(f"{count} dead letter(s) deleted.")
 
 
-def _place() -> Place:
-    """Open the place that the environment's settings lead to, and start nothing."""
-    from fallom._core.settings import resolve_settings  # with the command, not with --help
+def _chosen(host: Host, ids: Sequence[str]) -> list[Letter]:
+    """Give the letters with these ids, or with ids that begin so.
 
-    settings = resolve_settings({}, os.environ)
-    return Place.find(settings.state_dir, settings.namespace, os.environ)
-
-
-def _chosen(place: Place, ids: Sequence[str]) -> list[Letter]:
-    """Give the letters with these ids, or with ids that begin so."""
-    known = list(letters_of(place.directory.dead))
+    Raises:
+        click.ClickException: There is none, or more than one.
+    """
+    known = list(letters_of(host.place.directory.dead))
     chosen: dict[str, Letter] = {}
     for wanted in ids:
         found = [letter for letter in known if wanted and letter.id.startswith(wanted)]
         if len(found) != 1:
-            what = "There is no dead letter" if not found else f"{len(found)} dead letters are"
-            raise click.UsageError(f"{what} {wanted!r}; `fallom dead ls` lists them.")
+            what = (
+                f"The ids of {len(found)} dead letters begin with {wanted!r}; give more digits."
+                if found
+                else f"There is no dead letter {wanted!r}; `fallom dead ls` lists them."
+            )
+            raise click.ClickException(what)
         chosen[found[0].id] = found[0]
     return list(chosen.values())
 
@@ -122,16 +201,21 @@ def _summary(letter: Letter) -> dict[str, Any]:
         "id": letter.id,
         "refused_at": refused_at.isoformat(timespec="seconds"),
         "destination": letter.destination.name.lower(),
-        "what": _record(letter).get("name") or _record(letter).get("config_key") or "unreadable",
+        "what": _name(letter),
         "reason": letter.reason,
         "status": letter.status,
         "bytes": len(letter.payload),
     }
 
 
+def _name(letter: Letter) -> str:
+    record = _record(letter)
+    return str(record.get("name") or record.get("config_key") or "unreadable")
+
+
 def _everything(letter: Letter) -> dict[str, Any]:
     parts = {"resource": letter.resource, "record": _record(letter)}
-    return {**_summary(letter), **{name: _plain(part) for name, part in parts.items()}}
+    return {**_summary(letter), **{name: plain(part) for name, part in parts.items()}}
 
 
 def _record(letter: Letter) -> dict[str, Any]:
@@ -142,17 +226,6 @@ def _record(letter: Letter) -> dict[str, Any]:
         return {"packed": letter.payload}
     fields: dict[str, Any] = record._asdict()
     return fields
-
-
-def _plain(value: Any) -> Any:
-    """Give a value that JSON can say; bytes as hexadecimal digits."""
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.hex() if isinstance(value, bytes) else value
 
 
 @contextlib.contextmanager

@@ -69,6 +69,13 @@ def test_missing_extra_is_named_with_what_to_install(hidden: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("command", [("status",), ("dead", "ls"), ("--help",), ()])
+def test_commands_other_than_dev_ask_for_the_smaller_extra(command: tuple[str, ...]) -> None:
+    ended = run_without(["click"], *command)
+    assert ended.returncode == 2
+    assert 'pip install "fallom[cli]"' in ended.stderr
+
+
 def test_help_lists_the_commands_and_exit_codes() -> None:
     ended = run("--help")
     assert ended.returncode == 0

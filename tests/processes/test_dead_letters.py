@@ -140,13 +140,48 @@ def test_a_purge_deletes_only_what_is_older(poisoned: LocalCloud) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("show", "0000"), ("replay",), ("replay", "--all", "ab"), ("purge", "--older-than", "soon")],
+    ("arguments", "status", "words"),
+    [
+        (("show", "0000"), 1, "no dead letter '0000'"),
+        (("show", ""), 1, "no dead letter ''"),
+        (("replay",), 2, "--all"),
+        (("replay", "--all", "ab"), 2, "--all"),
+        (("purge", "--older-than", "soon"), 2, "for example, 30m"),
+        (("purge",), 2, "nobody can be asked here; give --yes"),
+    ],
 )
 def test_what_cannot_be_meant_is_an_error_that_says_so(
-    cloud: LocalCloud, arguments: tuple[str, ...]
+    cloud: LocalCloud, arguments: tuple[str, ...], status: int, words: str
 ) -> None:
-    assert "Error" in dead(*arguments, status=2)
+    fallom.init(flusher="external")
+    trace.span({"n": 1}, config_key="app", session_id="s")
+    assert words in dead(*arguments, status=status)
+
+
+def test_where_nothing_was_recorded_nothing_is_made_to_look_for_letters(state_dir: Path) -> None:
+    assert "Nothing was recorded or fetched here yet" in dead("ls", status=1)
+    assert not state_dir.exists()
+
+
+def test_every_command_counts_as_json_and_finds_a_namespace_by_its_first_digits(
+    poisoned: LocalCloud, state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = fallom.status()["namespace"]
+    path = tmp_path / "letters.jsonl"
+    poisoned.fault()
+    # As an operator without the application's settings.
+    monkeypatch.delenv("FALLOM_STATE_DIR")
+    monkeypatch.setenv("FALLOM_API_KEY", "another")
+    here = ("--state-dir", str(state_dir), "--namespace", namespace[:6], "--json")
+    letters = json.loads(dead("ls", *here))
+    assert len(letters) == 3
+    assert json.loads(dead("show", letters[0]["id"], *here))["id"] == letters[0]["id"]
+    exported = json.loads(dead("export", str(path), *here))
+    assert exported == {"exported": 3, "path": str(path)}
+    replayed = json.loads(dead("replay", letters[0]["id"], *here))
+    assert replayed == {"replayed": 1, "left": 0, "error": None}
+    assert json.loads(dead("purge", "--yes", *here)) == {"deleted": 2}
+    wait_for(lambda: len(sessions(poisoned)) == 41, what="the one that was replayed")
 
 
 def test_letters_that_are_added_while_others_are_removed_are_all_there(tmp_path: Path) -> None:
