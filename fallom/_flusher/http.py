@@ -31,6 +31,9 @@ _CHUNK_BYTES = 1 << 16
 _TLS_ADVICE = "mend the certificate, or name its authority by REQUESTS_CA_BUNDLE"
 _CONNECT_TIMEOUT_S = 5.0  # guess, not measured: three SYN retries take 7 s
 _OPENSSL_NOISE = re.compile(r"\[SSL: \w+\] | \(_ssl\.c:\d+\)")
+_POOL = re.compile(
+    r"^\w+\(host=.*?\): "
+)  # of urllib3, before what it says of a connection that never was
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,5 +276,5 @@ def _short(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             break
         reason = inner
-    text = _OPENSSL_NOISE.sub("", str(reason)).strip()
+    text = _POOL.sub("", _OPENSSL_NOISE.sub("", str(reason))).strip()
     return f"{type(reason).__name__}: {text}".replace("\n", " ")[:200]

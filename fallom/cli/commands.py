@@ -97,9 +97,10 @@ def dev(
     quiet: bool,
     until_stdin_closes: bool,
 ) -> None:
-    """Run the local cloud: configs and prompts from FOLDER, traces into SQLite, a model that echoes.
+    """Run a local cloud to develop against.
 
-    Its page shows sessions, traces, experiments and this host's health as they come.
+    Configs and prompts come from FOLDER, traces go into SQLite, and a model echoes. Its page shows
+    sessions, traces, experiments and this host's health as they come.
 
     FOLDER holds configs/*.yaml, prompts/*.yaml and prompt-ab-tests/*.yaml (or JSON), and is read
     again when it is edited. Without FOLDER a small sample is served.
@@ -144,10 +145,10 @@ def flusher(arguments: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Everything, for scripts.")
 @click.option("--prometheus", is_flag=True, help="In Prometheus's text form; the exit code is 0.")
 def status(as_json: bool, prometheus: bool, state_dir: str | None, namespace: str | None) -> None:
-    """Show flusher, spool, snapshot and drops of this host, and what to do about what is wrong.
+    """Show how this host does, and what to do about it.
 
-    The settings come from the environment, and must be those of the applications; or --namespace names
-    one of those that are listed.
+    Flusher, spool, snapshot, drops. The settings come from the environment, and must be those of
+    the applications; or --namespace names one of those that are listed.
     """
     from fallom.cli.status import show_status
 
@@ -160,7 +161,7 @@ def status(as_json: bool, prometheus: bool, state_dir: str | None, namespace: st
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def flush(timeout: float, as_json: bool) -> None:
-    """Wait until all that is recorded now on this host is delivered."""
+    """Wait until all that is recorded now is delivered."""
     from fallom.cli.flush import flush as wait_for_delivery
 
     sys.exit(wait_for_delivery(timeout, as_json))
@@ -180,9 +181,10 @@ def flush(timeout: float, as_json: bool) -> None:
 def doctor(
     as_json: bool, timeout: float, offline: bool, state_dir: str | None, namespace: str | None
 ) -> None:
-    """Check this host: directory, permissions, space, flusher, servers, clock, versions.
+    """Check this host, and say how to mend what is wrong.
 
-    Each finding says how to mend it. 0: nothing is broken, there may be warnings.
+    Directory, permissions, space, flusher, servers, clock, versions. 0: nothing is broken, there
+    may be warnings.
     """
     from fallom.cli.doctor import examine
 
@@ -192,7 +194,7 @@ def doctor(
 @root.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete this command's words and keys.
+    """Print what makes a shell complete words and keys.
 
     bash: add  eval "$(fallom completion bash)"  to ~/.bashrc; zsh likewise; fish: write it to
     ~/.config/fish/completions/fallom.fish.

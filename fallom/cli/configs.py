@@ -15,7 +15,16 @@ import click
 from fallom._core.errors import FallomError
 from fallom.cli.exits import EXIT_CODES, EXIT_WRONG
 from fallom.cli.host import host_options, open_host
-from fallom.cli.screen import echo_json, json_option, parse_time, table, time_text, visible
+from fallom.cli.screen import (
+    echo_json,
+    json_option,
+    parse_time,
+    say,
+    table,
+    terminal_width,
+    time_text,
+    visible,
+)
 
 if TYPE_CHECKING:
     from fallom._past import Past
@@ -28,7 +37,10 @@ __all__ = ["complete_config", "configs", "known_items", "opened", "pairs_of"]
 
 @click.group()
 def configs() -> None:
-    """Look at the model configs on this host; nothing is asked of a server."""
+    """Look at the model configs on this host.
+
+    Nothing is asked of a server.
+    """
 
 
 @contextlib.contextmanager
@@ -103,7 +115,7 @@ def pairs_of(name: str, given: tuple[str, ...]) -> dict[str, str]:
 @host_options
 @json_option
 def configs_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> None:
-    """List the configs: current version, variants with their weights, targeting."""
+    """List the configs with their variants and weights."""
     from fallom._snapshot.entries import Kind
 
     with opened(state_dir, namespace) as history:
@@ -121,7 +133,7 @@ def configs_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> N
         )
         for item in items
     ]
-    for line in table(("config", "version", "variants", "targeting", ""), rows):
+    for line in table(("config", "version", "variants", "targeting", ""), rows, terminal_width()):
         click.echo(line)
 
 
@@ -133,7 +145,10 @@ def configs_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> N
 def configs_show(
     key: str, version: int | None, as_json: bool, state_dir: str | None, namespace: str | None
 ) -> None:
-    """Show all of a config as JSON: variants, targeting, and the versions that are known."""
+    """Show all of a config as JSON.
+
+    Variants, targeting, and the versions that are known.
+    """
     del as_json  # as it is anyway
     from fallom._snapshot.entries import Kind
 
@@ -165,9 +180,10 @@ def configs_explain(
     state_dir: str | None,
     namespace: str | None,
 ) -> None:
-    """Say which model SESSION gets of the config KEY, or got at a time, and why.
+    """Say which model a session gets, or got, and why.
 
-    A value of --context is text, or JSON where it is a number, true, false or null.
+    It is of the config KEY, and with --at as of a time. A value of --context is text, or JSON where
+    it is a number, true, false or null.
     """
     from fallom._past import past_assignment
 
@@ -180,7 +196,7 @@ def configs_explain(
         echo_json(_explained(key, session_id, past))
     else:
         for line in _sentences(key, session_id, past, at_ns):
-            click.echo(line)
+            say(line)
     sys.exit(EXIT_WRONG if past.assigned is None else 0)
 
 
@@ -188,7 +204,10 @@ def configs_explain(
 @host_options
 @click.argument("path", type=click.Path(dir_okay=False, allow_dash=True))
 def configs_export(path: str, state_dir: str | None, namespace: str | None) -> None:
-    """Write configs, prompts and A/B tests to PATH, for init(bootstrap=PATH); "-" is the console."""
+    """Write all to a file for init(bootstrap=PATH).
+
+    Configs, prompts and A/B tests; "-" is the console.
+    """
     from fallom._snapshot.bootstrap import bootstrap_of
 
     with opened(state_dir, namespace) as history:

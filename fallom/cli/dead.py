@@ -19,7 +19,17 @@ from fallom._flusher.dead_reading import Letter, damaged_of, letters_of, purge, 
 from fallom._spool.frame import Kind, RecordError, decode_record
 from fallom.cli.exits import EXIT_CODES, EXIT_WRONG
 from fallom.cli.host import Host, host_options, open_host
-from fallom.cli.screen import bytes_text, echo_json, json_option, plain, table, time_text, visible
+from fallom.cli.screen import (
+    bytes_text,
+    echo_json,
+    json_option,
+    plain,
+    say,
+    table,
+    terminal_width,
+    time_text,
+    visible,
+)
 
 __all__ = ["dead"]
 
@@ -33,9 +43,10 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 @click.group()
 def dead() -> None:
-    """Look at what a server refused for good, send it again, or delete it.
+    """Look at what a server refused; send it again.
 
-    A letter is named by its id, or by the first digits of it.
+    It is kept until it is deleted, or too old or too much. A letter is named by its id, or by the
+    first digits of it.
     """
 
 
@@ -43,7 +54,7 @@ def dead() -> None:
 @host_options
 @json_option
 def dead_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> None:
-    """List the dead letters, oldest first: id, when, what, size, and the server's reason."""
+    """List the dead letters, oldest first, with the server's reason."""
     directory = open_host(state_dir, namespace).place.directory
     letters = list(letters_of(directory.dead))
     if as_json:
@@ -61,17 +72,19 @@ def dead_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> None
         for letter in letters
     ]
     if rows:
-        for line in table(("id", "refused at", "kind", "what", "size", "reason"), rows):
+        for line in table(
+            ("id", "refused at", "kind", "what", "size", "reason"), rows, terminal_width()
+        ):
             click.echo(line)
     click.echo(f"{len(letters)} dead letter(s) in {visible(directory.path)}/dead")
     damaged = len(damaged_of(directory.dead))
     if damaged:
-        click.echo(
+        say(
             f"{damaged} file(s) there hold damaged bytes of the spool; `fallom dead purge` deletes "
             "them too."
         )
     if rows:
-        click.echo(
+        say(
             "`fallom dead show ID` shows one; once the cause is mended, `fallom dead replay --all` "
             "sends them again."
         )
@@ -82,7 +95,7 @@ def dead_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> None
 @json_option
 @click.argument("letter", metavar="ID")
 def dead_show(letter: str, as_json: bool, state_dir: str | None, namespace: str | None) -> None:
-    """Show one letter as JSON: reason, resource, and the whole record with its content."""
+    """Show one letter as JSON, with the whole record and its content."""
     del as_json  # as it is anyway
     (found,) = _chosen(open_host(state_dir, namespace), [letter])
     echo_json(_everything(found))
@@ -100,7 +113,7 @@ def dead_replay(
     state_dir: str | None,
     namespace: str | None,
 ) -> None:
-    """Put letters back into the spool, once the cause is mended; they are sent with their old ids."""
+    """Send letters again, with their old ids, once the cause is mended."""
     if bool(letters) == take_all:
         raise click.UsageError("Name the letters to replay, or give --all.")
     host = open_host(state_dir, namespace)
@@ -120,7 +133,7 @@ def dead_replay(
         then = "will be sent again" if is_ours else "are sent by the applications' next flusher"
         click.echo(f"{count} record(s) are back in the spool and {then}.")
         if error is not None:
-            click.echo(f"! {len(chosen) - count} stay dead letters: {error}", err=True)
+            say(f"! {len(chosen) - count} stay dead letters: {error}", err=True)
     sys.exit(EXIT_WRONG if error is not None else 0)
 
 
@@ -129,9 +142,9 @@ def dead_replay(
 @json_option
 @click.argument("path", type=click.Path(dir_okay=False, allow_dash=True))
 def dead_export(path: str, as_json: bool, state_dir: str | None, namespace: str | None) -> None:
-    """Write all letters as JSON lines to PATH, a new file that only you can read; "-" is the console.
+    """Write all letters as JSON lines to PATH, or "-" for the console.
 
-    With --json, how many there were is told as JSON, too.
+    It is a new file that only you can read. With --json, how many there were is told as JSON, too.
     """
     directory = open_host(state_dir, namespace).place.directory
     count = 0
@@ -157,7 +170,10 @@ def dead_purge(
     state_dir: str | None,
     namespace: str | None,
 ) -> None:
-    """Delete letters for good, and the damaged bytes of the spool that are kept beside them."""
+    """Delete letters for good.
+
+    So are the damaged bytes of the spool that are kept beside them.
+    """
     age_s = _seconds(older_than) if older_than is not None else 0.0
     directory = open_host(state_dir, namespace).place.directory
     before_ns = time.time_ns() - int(age_s * 1e9)
@@ -166,7 +182,8 @@ def dead_purge(
             raise click.UsageError("Nothing was deleted: nobody can be asked here; give --yes.")
         count = sum(letter.unix_ns < before_ns for letter in letters_of(directory.dead))
         what = f" older than {older_than}" if older_than is not None else ""
-        click.confirm(f"Delete {count} dead letter(s){what} for good?", abort=True, err=True)
+        if count or damaged_of(directory.dead):
+            click.confirm(f"Delete {count} dead letter(s){what} for good?", abort=True, err=True)
     count = purge(directory.dead, before_ns)
     if as_json:
         echo_json({"deleted": count})

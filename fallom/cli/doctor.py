@@ -20,7 +20,7 @@ from fallom.cli.premises import (
     look_at_versions,
 )
 from fallom.cli.reach import look_at_servers
-from fallom.cli.screen import echo_json, visible
+from fallom.cli.screen import echo_json, terminal_width, under, visible
 
 __all__ = ["examine"]
 
@@ -98,6 +98,8 @@ def _waiting(host: Host) -> int:
 def _print(finding: Finding) -> None:
     word, colour = _MARKS[finding.level]
     mark = click.style(f"{word:<8}", fg=colour)
-    click.echo(f"{mark}{finding.subject:<13}{visible(finding.what)}")
+    width, indent = terminal_width(), 21
+    prefix = f"{mark}{finding.subject:<13}"
+    click.echo(under(prefix, indent, visible(finding.what), width))
     if finding.mend:
-        click.echo(f"{'':<21}-> {visible(finding.mend)}")
+        click.echo(under(f"{'':<{indent}}-> ", indent + 3, visible(finding.mend), width))

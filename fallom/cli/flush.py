@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fallom.cli.exits import EXIT_WRONG
-from fallom.cli.screen import echo_json
+from fallom.cli.screen import echo_json, say
 
 __all__ = ["flush"]
 
@@ -44,7 +44,7 @@ def flush(timeout_s: float, as_json: bool) -> int:
     if as_json:
         echo_json({"left": left, "error": why if left else None})
     elif left:
-        click.echo(f"! {left} record(s) are not delivered yet; they stay in the spool: {why}")
+        say(f"! {left} record(s) are not delivered yet; they stay in the spool: {why}")
     else:
         click.echo("Everything that was recorded is delivered.")
     return EXIT_WRONG if left else 0

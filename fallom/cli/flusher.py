@@ -12,7 +12,7 @@ from fallom._core.settings import resolve_settings
 
 __all__ = ["FLUSHER_SUMMARY", "run_flusher"]
 
-FLUSHER_SUMMARY = "Deliver what this host's processes recorded, under systemd or as a sidecar."
+FLUSHER_SUMMARY = "Deliver what was recorded, under systemd or as a sidecar."
 
 _EPILOG = """\
 The applications are started with FALLOM_FLUSHER=external. Settings come from the environment, as

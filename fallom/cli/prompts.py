@@ -12,14 +12,17 @@ from fallom._core.errors import FallomError
 from fallom.cli.configs import known_items, opened, pairs_of, shown_item
 from fallom.cli.exits import EXIT_CODES
 from fallom.cli.host import host_options
-from fallom.cli.screen import echo_json, json_option, table, visible
+from fallom.cli.screen import echo_json, json_option, table, terminal_width, visible
 
 __all__ = ["prompts"]
 
 
 @click.group()
 def prompts() -> None:
-    """Look at the prompts on this host; nothing is asked of a server."""
+    """Look at the prompts on this host, and render them.
+
+    Nothing is asked of a server.
+    """
 
 
 def complete_prompt(
@@ -41,7 +44,10 @@ def complete_prompt(
 @host_options
 @json_option
 def prompts_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> None:
-    """List the prompts with their placeholders, and the A/B tests with their shares."""
+    """List the prompts and the A/B tests.
+
+    Prompts with their placeholders, tests with their shares.
+    """
     from fallom._core.template import compile_template
     from fallom._snapshot.entries import Kind
 
@@ -60,7 +66,7 @@ def prompts_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> N
     for item in tests:
         shares = ", ".join(f"{v['prompt_key']} {v['weight']:g} %" for v in item["variants"])
         rows.append(("A/B test", item["key"], item["version"], shares))
-    for line in table(("kind", "key", "version", "placeholders or shares"), rows):
+    for line in table(("kind", "key", "version", "placeholders or shares"), rows, terminal_width()):
         click.echo(line)
 
 
@@ -72,7 +78,10 @@ def prompts_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> N
 def prompts_show(
     key: str, version: int | None, as_json: bool, state_dir: str | None, namespace: str | None
 ) -> None:
-    """Show a prompt with its placeholders, or an A/B test; an A/B test is shown as JSON."""
+    """Show a prompt with its placeholders, or an A/B test.
+
+    An A/B test is shown as JSON.
+    """
     from fallom._snapshot.entries import Kind
 
     with opened(state_dir, namespace) as history:
@@ -107,7 +116,10 @@ def prompts_render(
     state_dir: str | None,
     namespace: str | None,
 ) -> None:
-    """Give the texts that an application gets, with its variables in them."""
+    """Give the texts that an application gets.
+
+    The variables are in them; the name of one without a value stays.
+    """
     from fallom._core.assignment import CompiledTest, choose_prompt
     from fallom._core.prompt import CompiledPrompt
     from fallom._snapshot.entries import Kind

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -16,13 +20,19 @@ __all__ = [
     "json_option",
     "parse_time",
     "plain",
+    "say",
     "seconds_text",
     "table",
+    "terminal_width",
     "time_text",
+    "under",
     "visible",
 ]
 
 _KIB: Final = 1024
+_WRAPPED_MIN: Final = 16  # narrower, text is read worse than a line that the terminal breaks
+_WORD_MAX: Final = 28  # a longer word is broken, so that the other columns have room
+_NUMBER: Final = re.compile(r"\d[\d,.]*( ([KMG]i)?B| m?s| min| h| d| %)?|-")
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -45,18 +55,68 @@ def plain(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """Give lines with aligned columns; numbers at the right."""
+def terminal_width(*, err: bool = False) -> int | None:
+    """Give the columns of the terminal that is written to; None for a pipe or a file."""
+    is_terminal = (sys.stderr if err else sys.stdout).isatty()
+    return shutil.get_terminal_size().columns if is_terminal else None
+
+
+def under(prefix: str, indent: int, text: str, width: int | None) -> str:
+    """Give a line whose text, where it does not fit, goes on below its own beginning.
+
+    Args:
+        prefix: What stands before it; it may hold colours.
+        indent: How wide that is.
+        text: The text.
+        width: Of the terminal; None leaves the line whole.
+    """
+    parts = _wrapped(text, width - indent) if width is not None else [text]
+    return prefix + f"\n{'':<{indent}}".join(parts)
+
+
+def say(text: str, *, err: bool = False, fg: str | None = None) -> None:
+    """Print a sentence, broken between words where a terminal is too narrow for it."""
+    indent = 2 if text.startswith("! ") else 0
+    shown = under(text[:indent], indent, text[indent:], terminal_width(err=err))
+    click.secho(shown, err=err, fg=fg)
+
+
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None
+) -> Iterator[str]:
+    """Give lines with aligned columns, numbers at the right; the widest text is broken to fit ``width``."""
     given = [[visible(str(cell)) for cell in row] for row in rows]
-    right = [all(_is_number(row[n]) for row in given) for n in range(len(headers))]
-    widths = [max(map(len, column)) for column in zip(headers, *given, strict=True)]
+    columns = list(zip(headers, *given, strict=True))
+    right = [all(_NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
+    widths = [max(map(len, column)) for column in columns]
+    if width is not None:
+        texts = [n for n, at_right in enumerate(right) if not at_right]
+        _narrow(widths, {n: _narrowest(columns[n]) for n in texts}, width)
     for row in [list(headers), *given]:
-        cells = [
-            cell.rjust(width) if at_right else cell.ljust(width)
-            for cell, width, at_right in zip(row, widths, right, strict=True)
+        broken = [
+            _wrapped(cell, room, cut=True) if len(cell) > room else [cell]
+            for cell, room in zip(row, widths, strict=True)
         ]
-        line = "  ".join(cells).rstrip()
-        yield click.style(line, dim=True) if row == list(headers) else line
+        for cells in itertools.zip_longest(*broken, fillvalue=""):
+            aligned = [
+                cell.rjust(room) if at_right else cell.ljust(room)
+                for cell, room, at_right in zip(cells, widths, right, strict=True)
+            ]
+            line = "  ".join(aligned).rstrip()
+            yield click.style(line, dim=True) if row == list(headers) else line
+
+
+def _narrowest(column: Sequence[str]) -> int:
+    return min(_WORD_MAX, max((len(word) for cell in column for word in cell.split()), default=0))
+
+
+def _narrow(widths: list[int], narrowest: dict[int, int], width: int) -> None:
+    """Take from the widest texts, as long as one can give, until the columns fit."""
+    for _ in range(sum(widths) + 2 * (len(widths) - 1) - width):
+        giving = [n for n, least in narrowest.items() if widths[n] > least]
+        if not giving:
+            return
+        widths[max(giving, key=widths.__getitem__)] -= 1
 
 
 def visible(text: str) -> str:
@@ -76,7 +136,7 @@ def bytes_text(count: float) -> str:
 def seconds_text(seconds: float) -> str:
     """Give a duration with its unit."""
     if seconds < 0.1:
-        return f"{seconds * 1000:.0f} ms"
+        return f"{seconds * 1000:.{0 if seconds >= 0.01 or not seconds else 1}f} ms"
     if seconds < 120:
         return f"{seconds:.1f} s"
     if seconds < 7200:
@@ -114,8 +174,11 @@ def parse_time(name: str, text: str, now_unix_s: float) -> float:
         ) from None
 
 
-def _is_number(cell: str) -> bool:
-    return cell[:1].isdigit() or cell == "-"
+def _wrapped(text: str, width: int, *, cut: bool = False) -> list[str]:
+    """Break text between words; a longer word, such as a path, only where it has to stay in a column."""
+    room = width if cut else max(width, _WRAPPED_MIN)
+    wrapper = textwrap.TextWrapper(room, break_long_words=cut, break_on_hyphens=False)
+    return wrapper.wrap(text) or [""]
 
 
 def _escaped(character: str) -> str:

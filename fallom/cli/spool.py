@@ -19,6 +19,7 @@ from fallom.cli.screen import (
     json_option,
     seconds_text,
     table,
+    terminal_width,
     time_text,
     visible,
 )
@@ -42,7 +43,7 @@ Exit codes:
 
 @click.group()
 def spool() -> None:
-    """Look at the records on disk, check them, or deliver those of another machine."""
+    """Look at the records on disk, check or deliver them."""
 
 
 @spool.command("ls", epilog=EXIT_CODES)
@@ -52,7 +53,7 @@ def spool() -> None:
 def spool_ls(
     directory: str | None, as_json: bool, state_dir: str | None, namespace: str | None
 ) -> None:
-    """List the segments: who writes, how much waits, and since when.
+    """List the files with what waits in them, and since when.
 
     With DIR, those of a copied state or spool directory.
     """
@@ -81,7 +82,7 @@ def spool_ls(
     ]
     if rows:
         headers = ("segment", "state", "size", "unsent", "records", "oldest")
-        for line in table(headers, rows):
+        for line in table(headers, rows, terminal_width()):
             click.echo(line)
     waiting = sum(state.records for state in found)
     click.echo(f"{len(found)} segment(s), {waiting} record(s) unsent in {visible(path)}")
@@ -97,9 +98,9 @@ def spool_ls(
 def spool_verify(
     directory: str | None, as_json: bool, state_dir: str | None, namespace: str | None
 ) -> None:
-    """Read every record of the spool and check its checksum; nothing is changed.
+    """Read every record and check its checksum.
 
-    With DIR, those of a copied state or spool directory.
+    Nothing is changed. With DIR, those of a copied state or spool directory.
     """
     from fallom._spool.inspection import check_segment
     from fallom._spool.segment import segment_names
@@ -137,11 +138,11 @@ def spool_verify(
 )
 @json_option
 def spool_push(directory: str, namespace: str | None, as_json: bool) -> None:
-    """Deliver what another machine left unsent, from a copy of its state or spool directory.
+    """Deliver what another machine left unsent.
 
-    It goes where this environment's settings say (FALLOM_API_KEY, FALLOM_TRACES_URL, ...). What was
-    accepted is marked in DIR, so that a push may be broken off and done again. Copy DIR when the
-    machine's processes have ended.
+    DIR is a copy of its state or spool directory. It goes where this environment's settings say
+    (FALLOM_API_KEY, FALLOM_TRACES_URL, ...). What was accepted is marked in DIR, so that a push may
+    be broken off and done again. Copy DIR when the machine's processes have ended.
     """
     from fallom._core.errors import ConfigurationError
     from fallom._core.settings import is_hosted, resolve_settings

@@ -11,7 +11,15 @@ import click
 
 from fallom.cli.exits import EXIT_WRONG
 from fallom.cli.host import Host, Other, find_host, nothing_kept, others_of
-from fallom.cli.screen import bytes_text, echo_json, seconds_text, visible
+from fallom.cli.screen import (
+    bytes_text,
+    echo_json,
+    say,
+    seconds_text,
+    terminal_width,
+    under,
+    visible,
+)
 
 if TYPE_CHECKING:
     from fallom._snapshot.reader import SnapshotInfo
@@ -55,12 +63,12 @@ def show_status(
     if host is None:
         click.echo(nothing_kept(others))
     else:
-        for line in status_lines(status):
+        for line in status_lines(status, terminal_width()):
             click.echo(line)
         for each in others:
             click.echo(f"{'other':<{_WIDTH}} {_other_line(each)}")
     for line in wrong:
-        click.secho(f"! {line}", fg="red")
+        say(f"! {line}", fg="red")
     return EXIT_WRONG if wrong else 0
 
 
@@ -88,11 +96,11 @@ def troubles(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"Delivery is paused for {seconds_text(flusher['paused_s'])}: {reason}"
 
 
-def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """Give a status as the lines of a screen."""
+def status_lines(status: Mapping[str, Any], width: int | None = None) -> Iterator[str]:
+    """Give a status as the lines of a screen, which is so wide."""
     yield f"{click.style('fallom', bold=True)} {status['version']}, {visible(status['state_dir'])}"
     for name, text in _facts(status):
-        yield f"{click.style(f'{name:<{_WIDTH}}', dim=True)} {text}"
+        yield under(f"{click.style(f'{name:<{_WIDTH}}', dim=True)} ", _WIDTH + 1, text, width)
 
 
 def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -44,10 +44,10 @@ _READERS: Final[dict[int, Any]] = {
 def tail(
     lines: int, no_follow: bool, as_json: bool, state_dir: str | None, namespace: str | None
 ) -> None:
-    """Follow the spans, metrics and assignments that are recorded on this host, until Ctrl-C.
+    """Follow what is recorded on this host, until Ctrl-C.
 
-    They are read from the spool: what was delivered and deleted before is not shown. With --json, one
-    object a line, with all attributes.
+    Spans, metrics and assignments. They are read from the spool: what was delivered and deleted
+    before is not shown. With --json, one object a line, with all attributes.
     """
     from fallom._spool.follow import Follower
 

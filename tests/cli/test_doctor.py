@@ -24,13 +24,13 @@ from fallom._host.files import open_directory, open_file
 from fallom.cli.commands import run_commands
 from fallom.dev.server import LocalCloud
 from tests.support.commands import fallom as run
+from tests.support.commands import fallom_here
 from tests.support.raw_server import RawServer
 
 
 def examined(*arguments: str, **environ: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """Run it; give the exit code, and the findings by subject."""
-    ended = run("doctor", "--json", *arguments, **environ)
-    assert "Traceback" not in ended.stderr, ended.stderr
+    ended = fallom_here("doctor", "--json", *arguments, **environ)
     found: dict[str, list[dict[str, Any]]] = {}
     for finding in json.loads(ended.stdout):
         found.setdefault(finding["subject"], []).append(finding)
@@ -266,7 +266,9 @@ def test_a_clock_that_is_wrong_is_told(answers: RawServer) -> None:
     assert "NTP" in mend
 
 
-def test_a_dependency_below_its_floor_is_bad(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_dependency_below_its_floor_is_bad(
+    cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from importlib import metadata
 
     try:
@@ -276,7 +278,8 @@ def test_a_dependency_below_its_floor_is_bad(cloud: LocalCloud, tmp_path: Path) 
     older = tmp_path / "requests-2.0.dist-info"
     older.mkdir()
     (older / "METADATA").write_text("Metadata-Version: 2.1\nName: requests\nVersion: 2.0\n")
-    code, found = examined("--offline", PYTHONPATH=str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    code, found = examined("--offline")
     assert code == 1
     level, what, mend = only(found, "versions")
     assert level == "bad"
