@@ -19,8 +19,10 @@ from fallom._core.errors import PayloadError
 from fallom._host.files import open_directory
 from fallom._snapshot.entries import Kind as EntryKind
 from fallom._snapshot.entries import decode_entry
-from fallom._snapshot.manifest import decode_root, encode_root
+from fallom._snapshot.index import Index
+from fallom._snapshot.manifest import Manifest, decode_root, encode_root
 from fallom._snapshot.schema import parse_json, read_config, read_listing
+from fallom._snapshot.shards import Shards
 from fallom._spool.frame import (
     Damage,
     Frame,
@@ -97,16 +99,20 @@ def check_manifest(data: bytes) -> None:
     """Any bytes are a manifest, which says the same when written again, or a PayloadError."""
     for given in (data, hashlib.sha256(data).digest() + data):
         try:
-            manifest = decode_root(given)
+            root = decode_root(given)
         except PayloadError:
             continue
-        assert decode_root(encode_root(manifest)) == manifest
-        hashes = set(manifest.hashes())
-        assert manifest.having(hashes).over(manifest).generation == manifest.generation
-        manifest.removed()
-        for kind, section in manifest.sections.items():
-            for key in section:
-                manifest.find(kind, key, None)
+        assert decode_root(encode_root(root)) == root
+        assert root.over(root) == root
+        root.removed()
+        whole = {k: s for k, s in root.sections.items() if not isinstance(s, Shards)}
+        manifest = Manifest(root.generation, root.published_unix_ns, whole)
+        hashes = set(root.entries())
+        assert set(manifest.having(hashes).hashes()) == hashes
+        index = Index()
+        for kind in root.sections:
+            for key in whole.get(kind, ("a key",)):
+                assert index.next_row(root, (kind, key, None)) or kind in whole
 
 
 def check_listing(data: bytes) -> None:
