@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from fallom._auto_instrument import connect_celery, instrument_clients
@@ -52,6 +52,7 @@ def init(
     auto_instrument: bool | None = None,
     bootstrap: str | os.PathLike[str] | None = None,
     self_metrics: Literal["none", "otlp"] | None = None,
+    extra_targets: Iterable[Mapping[str, Any]] | None = None,
     mask: Callable[[str], str] | None = None,
     **unknown: Never,
 ) -> None:
@@ -100,6 +101,10 @@ def init(
             until configs, or prompts, were fetched for the first time on this host.
         self_metrics: "otlp" has the flusher send what it counts (delivered, dropped, lag) once a minute as
             OTLP metrics, to ``/v1/metrics`` beside ``traces_url``.
+        extra_targets: Further OTLP backends that get the same spans and custom metrics: mappings with
+            ``name`` and ``url``, and, if wanted, ``headers``, ``bytes_max`` (of spool files kept for it
+            alone, 128 MiB) and ``age_max`` (seconds for which those are kept, a day). ``flush`` does not
+            wait for them.
         mask: Takes each text of a prompt, a completion, a tool's arguments and results or a provider's
             error, and gives what is recorded in its place; see ``fallom.masks``. If it raises, the text
             is ``[mask failed]``. It stays in this process, and in force until another is given.
@@ -184,10 +189,11 @@ def status() -> dict[str, Any]:
         ``version``, ``beat_age_s``, ``paused_s``, ``batch_mean_s``); ``snapshot`` (``generation``,
         ``age_s`` since it changed, ``checked_age_s`` since it was last fetched); ``spool`` (``segments``,
         ``allocated_bytes``, ``unaccepted_bytes``, ``waiting_records``, ``oldest_age_s``,
-        ``limit_bytes``); ``dead`` (``files``, ``bytes``); ``recorded`` (what came into the spool),
-        ``sent`` (counts since the state directory was made); ``dropped`` (counts by reason, without zeros);
-        ``sampled_out`` (spans of sessions that sampling leaves out);
-        ``last_error`` (a sentence, "" for none).
+        ``limit_bytes``); ``targets`` (of each extra target ``name``, ``url``, ``accepted``, ``dropped``,
+        ``paused_s``, ``last_error``, and as of the spool what waits); ``dead`` (``files``, ``bytes``);
+        ``recorded`` (what came into the spool), ``sent`` (counts since the state directory was made);
+        ``dropped`` (counts by reason, without zeros); ``sampled_out`` (spans of sessions that sampling
+        leaves out); ``last_error`` (a sentence, "" for none).
     """
     runtime = current()
     runtime.look()

@@ -294,7 +294,7 @@ class Runtime:
             self.whereabouts.find(now_ns)
 
     def _found(self, place: Place) -> None:
-        bytes_max = place.directory.spool_bytes_max(self.settings.spool_bytes_max)
+        bytes_max = place.directory.spool_bytes_max(self.settings.spool_bytes_total)
         self._room = Room(bytes_max, self.settings.spool_segments_max)
 
     def _spool(self) -> File | None:

@@ -8,15 +8,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from fallom._core.extra_targets import ExtraTarget
 from fallom._core.settings import Settings
-from fallom._flusher.targets import target_hashes
+from fallom._flusher.targets import hashes_of, target_hashes
 from fallom._host.control import Drop
 from fallom._host.files import entries_of
 from fallom._host.place import Place
+from fallom._host.target_board import TARGET_DROPS, TargetBoard, TargetCount
 from fallom._host.versions import unpack_version
 from fallom._runtime import Runtime
 from fallom._snapshot.reader import SnapshotInfo
-from fallom._spool.inspection import waiting_of
+from fallom._spool.inspection import Waiting, waiting_of
 from fallom._spool.segment import Destination, segment_names
 from fallom._spool.survey import marks_of
 from fallom._version import __version__
@@ -78,6 +80,7 @@ def status_of(
             "checked_age_s": _checked_age_s(place),
         },
         "spool": spool,
+        "targets": _targets(place, settings, target_of, unix_ns),
         "dead": _dead(place),
         "recorded": accepted + gone + spool["waiting_records"],
         "sent": sent,
@@ -137,10 +140,56 @@ def _spool(
             "unaccepted_bytes": waiting.bytes,
             "waiting_records": waiting.records,
             "oldest_age_s": max(0.0, (unix_ns - oldest_ns) / 1e9) if oldest_ns else None,
-            "limit_bytes": place.directory.spool_bytes_max(settings.spool_bytes_max),
+            "limit_bytes": place.directory.spool_bytes_max(settings.spool_bytes_total),
         }
     except OSError:  # removed at this moment; the next look makes it anew
         return empty
+
+
+def _targets(
+    place: Place | None,
+    settings: Settings,
+    target_of: Mapping[Destination, bytes] | None,
+    unix_ns: int,
+) -> list[dict[str, Any]]:
+    """Give what each extra target has and lacks; of settings that are not ours, what it has."""
+    if place is None:
+        return []
+    known = {each.name: each for each in settings.extra_targets if target_of is not None}
+    found = []
+    for state in TargetBoard(place.page).states():
+        counts = state.counts
+        paused_s = counts[TargetCount.PAUSED_UNTIL] - unix_ns / 1e9
+        target = known.get(state.name)
+        found.append(
+            {
+                "name": state.name,
+                "url": target.endpoint if target is not None else None,
+                **(_lacking(place, target, unix_ns) if target is not None else {}),
+                "accepted": counts[TargetCount.ACCEPTED],
+                "batches_sent": counts[TargetCount.BATCHES_SENT],
+                "batches_retried": counts[TargetCount.BATCHES_RETRIED],
+                "dropped": {r.name.lower(): counts[r] for r in TARGET_DROPS if counts[r]},
+                "paused_s": paused_s if paused_s > 0 else None,
+                "last_error": state.last_error,
+            }
+        )
+    return found
+
+
+def _lacking(place: Place, target: ExtraTarget, unix_ns: int) -> dict[str, Any]:
+    spool, hashes = place.directory.spool, hashes_of(target)
+    try:
+        waiting = waiting_of(spool, marks_of(spool, hashes), hashes)
+    except OSError:  # removed at this moment
+        waiting = Waiting(0, 0, 0)
+    oldest_ns = waiting.oldest_unix_ns
+    return {
+        "waiting_records": waiting.records,
+        "unaccepted_bytes": waiting.bytes,
+        "oldest_age_s": max(0.0, (unix_ns - oldest_ns) / 1e9) if oldest_ns else None,
+        "limit_bytes": target.bytes_max,
+    }
 
 
 def _dead(place: Place | None) -> dict[str, int]:

@@ -15,6 +15,13 @@ from urllib.parse import urlsplit
 
 from fallom._core.digest import sha256
 from fallom._core.errors import ConfigurationError, UnknownParameterError
+from fallom._core.extra_targets import (
+    ExtraTarget,
+    extra_target_from_dict,
+    extra_target_to_dict,
+    extra_targets_in,
+    read_extra_targets,
+)
 from fallom._core.parsing import (
     FALSE_WORDS,
     number_of,
@@ -71,6 +78,7 @@ class Settings:
     auto_instrument: bool = True  # FALLOM_AUTO_INSTRUMENT: use OpenTelemetry's that are installed
     bootstrap: str | None = None  # FALLOM_BOOTSTRAP; a file of ``fallom configs export``
     self_metrics: str = "none"  # FALLOM_SELF_METRICS: "otlp" sends what the flusher counts
+    extra_targets: tuple[ExtraTarget, ...] = ()  # FALLOM_TRACES_EXTRA_<NAME>_URL, _HEADERS, ...
 
     @property
     def traces_endpoint(self) -> str:
@@ -96,6 +104,11 @@ class Settings:
         return f"{self.configs_url}/sessions"
 
     @property
+    def spool_bytes_total(self) -> int:
+        """How much the spool may take: its own limit, and what each extra target adds to it."""
+        return self.spool_bytes_max + sum(target.bytes_max for target in self.extra_targets)
+
+    @property
     def tells_exposures(self) -> bool:
         """Whether there is a server to tell which session got which model; a folder is none."""
         return not self.configs_url.startswith("file:")
@@ -112,6 +125,8 @@ class Settings:
         ]
         for name in sorted(self.traces_headers):
             parts += [name, self.traces_headers[name]]
+        for target in self.extra_targets:
+            parts += target.identity()
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -124,13 +139,17 @@ def is_hosted(url: str) -> bool:
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
     """Give the settings as JSON-able values; for the flusher's standard input, never for a disk."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    values["extra_targets"] = [extra_target_to_dict(each) for each in settings.extra_targets]
     return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
 
 def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     """Read what ``settings_to_dict`` gave; fields of another version are left out."""
     known = {f.name for f in dataclasses.fields(Settings)}
-    return Settings(**{k: v for k, v in values.items() if k in known})
+    found = {k: v for k, v in values.items() if k in known}
+    extra = found.get("extra_targets", ())
+    found["extra_targets"] = tuple(extra_target_from_dict(each) for each in extra)
+    return Settings(**found)
 
 
 def resolve_settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -153,6 +172,8 @@ def resolve_settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -
         source, raw = _first(name, given, variables, environ)
         if source:
             values[field_name] = parse(source, raw)
+    if "extra_targets" not in given:
+        values["extra_targets"] = extra_targets_in(environ)
     if _env_says_no_content(environ):
         values["capture_content"] = False
     attributes = _resource_attributes(environ)
@@ -264,6 +285,7 @@ PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
         number_of(0, 1, "sessions kept of one"),
     ),
     "bootstrap": ("bootstrap", ("FALLOM_BOOTSTRAP",), read_path),
+    "extra_targets": ("extra_targets", (), read_extra_targets),  # and ``extra_targets_in``
     "self_metrics": ("self_metrics", ("FALLOM_SELF_METRICS",), one_of("none", "otlp")),
     "auto_instrument": ("auto_instrument", ("FALLOM_AUTO_INSTRUMENT",), read_flag),
 }

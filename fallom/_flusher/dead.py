@@ -5,7 +5,9 @@ cause is mended. Files are in the spool's frame format, one after the other up t
 random id, in its name, is what its checksums start from. What falls out of the directory is counted.
 
 A frame of kind DEAD is the array: reason, HTTP status, when (unix ns), destination, the record's own
-kind, resource, the record as packed.
+kind, resource, the record as packed, and the name of the extra target that refused it, "" for the main one.
+The letters of an extra target are in files of its own, with its name before the ending, and have a bound of
+their own: what one target refuses evicts nothing of another's.
 """
 
 from __future__ import annotations
@@ -62,9 +64,11 @@ def seed_of_name(name: str) -> int:
 class DeadLetters:
     """Writes to ``dead/``; every lane and the main thread may use it."""
 
-    def __init__(self, directory: File, bytes_max: int, age_max_s: float) -> None:
-        """Open nothing yet."""
+    def __init__(self, directory: File, bytes_max: int, age_max_s: float, target: str = "") -> None:
+        """Open nothing yet; ``target`` is the name of the extra target whose letters they are."""
         self._directory = directory
+        self._target = target
+        self._ending = f".{target}.dead" if target else ".dead"
         self._bytes_max = bytes_max
         self._age_max_ns = int(age_max_s * 1e9)
         self._file: File | None = None
@@ -87,6 +91,7 @@ class DeadLetters:
         self, item: Item, destination: Destination, reason: str, status: int, unix_ns: int
     ) -> None:
         letter = [reason, status, unix_ns, int(destination), item.kind, item.resource, item.payload]
+        letter.append(self._target)
         file = self._locked(unix_ns)
         try:
             try:
@@ -153,7 +158,8 @@ class DeadLetters:
         if self._file is None:
             file_id = secrets.token_bytes(16)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
-            self._file = open_file(self._directory, f"{unix_ns}-{file_id.hex()}.dead", flags)
+            name = f"{unix_ns}-{file_id.hex()}{self._ending}"
+            self._file = open_file(self._directory, name, flags)
             self._created_ns = unix_ns
             self._seed = seed_of(file_id)
         return self._file
@@ -163,12 +169,16 @@ class DeadLetters:
         with entries_of(self._directory) as entries:
             names = [entry.name for entry in entries]
         for name in names:
-            created, dash, rest = name.partition("-")
-            if dash and created.isdigit() and rest.endswith((".dead", ".damaged")):
+            created_ns = created_ns_of(name)
+            if created_ns >= 0 and self._is_ours(name):
                 with contextlib.suppress(OSError):
                     status = os.stat(name, dir_fd=self._directory.fd, follow_symlinks=False)
-                    found.append(_DeadFile(int(created), name, status.st_size))
+                    found.append(_DeadFile(created_ns, name, status.st_size))
         return found
+
+    def _is_ours(self, name: str) -> bool:
+        _, _, ending = name.partition(".")
+        return f".{ending}" in ((self._ending,) if self._target else (".dead", ".damaged"))
 
     def _remove_asides(self, unix_ns: int) -> None:
         with contextlib.suppress(OSError), entries_of(self._directory) as entries:
@@ -186,7 +196,7 @@ class DeadLetters:
                 file = open_file(self._directory, found.name, os.O_RDONLY)
                 data = os.pread(file.fd, found.size, 0)
                 file.close()
-                seed = seed_of(bytes.fromhex(found.name.partition("-")[2].partition(".")[0]))
+                seed = seed_of_name(found.name)
                 letters = sum(hasattr(frame, "payload") for frame in scan(data, 0, seed))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(found.name, dir_fd=self._directory.fd)

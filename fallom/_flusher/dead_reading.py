@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from fallom._flusher.dead import LOCK_DEADLINE_S, created_ns_of, seed_of_name
 from fallom._host.files import File, entries_of, open_file
@@ -25,11 +26,13 @@ from fallom._spool.frame import (
     pack,
     scan,
 )
-from fallom._spool.segment import Destination, create_segment, seal
+from fallom._spool.segment import Destination, SegmentName, head_of
 
 __all__ = ["Letter", "damaged_of", "letters_of", "purge", "remove_letters", "replay"]
 
 ID_DIGITS = 12
+
+Targets: TypeAlias = Mapping[str, Mapping[Destination, bytes]]
 
 
 class Letter(NamedTuple):
@@ -43,6 +46,7 @@ class Letter(NamedTuple):
     kind: int  # of the record's frame
     resource: Mapping[str, Any]
     payload: bytes  # the record as packed
+    target: str = ""  # name of the extra target that refused it; "" for the main one
 
 
 def letters_of(directory: File) -> Iterator[Letter]:
@@ -70,18 +74,37 @@ def remove_letters(directory: File, ids: Collection[str]) -> int:
     return sum(_remove(directory, name, ids) for name in _names(directory, ".dead"))
 
 
-def replay(directory: File, spool: File, letters: Iterable[Letter]) -> tuple[int, OSError | None]:
+def replay(
+    directory: File, spool: File, letters: Iterable[Letter], targets: Targets
+) -> tuple[int, OSError | None]:
     """Put letters back into the spool, and delete them only when the disk has them there.
+
+    A letter goes to the target that refused it, and to no other.
+
+    Args:
+        directory: ``dead/``.
+        spool: The spool directory.
+        letters: Which.
+        targets: By the name of each target ("" for the main one) its hash by destination.
 
     Returns:
         How many were put back, and why the rest was not.
     """
-    by_destination: dict[Destination, list[Letter]] = {}
+    groups: dict[tuple[str, Destination], list[Letter]] = {}
     for letter in letters:
-        by_destination.setdefault(letter.destination, []).append(letter)
+        groups.setdefault((letter.target, letter.destination), []).append(letter)
     count, failed = 0, None
-    for destination, some in by_destination.items():
-        written, error = _put_back(spool, destination, some)
+    for (target, destination), some in groups.items():
+        if destination not in targets.get(target, {}):
+            sentence = f"the settings have no extra target {target!r} any more"
+            failed = failed or OSError(2, sentence)
+            continue
+        others = [
+            hashes[destination]
+            for name, hashes in targets.items()
+            if name != target and destination in hashes
+        ]
+        written, error = _put_back(directory, spool, destination, some, others)
         failed = failed or error
         try:
             remove_letters(directory, frozenset(letter.id for letter in written))
@@ -131,7 +154,8 @@ def _letters(data: bytes, name: str) -> Iterator[tuple[Letter, bytes]]:
 
 
 def _letter(packed: bytes) -> Letter:
-    reason, status, unix_ns, destination, kind, resource, payload = decode_record(packed)[:7]
+    fields = decode_record(packed)
+    reason, status, unix_ns, destination, kind, resource, payload = fields[:7]
     if not isinstance(payload, bytes):
         raise TypeError("the record of a dead letter is bytes")
     known = hashlib.sha256(packed).hexdigest()[:ID_DIGITS]
@@ -144,6 +168,7 @@ def _letter(packed: bytes) -> Letter:
         int(kind),
         dict(resource),
         payload,
+        str(fields[7]) if len(fields) > 7 else "",
     )
 
 
@@ -194,36 +219,56 @@ def _rewrite(directory: File, name: str, data: bytes, gone: Collection[bytes]) -
 
 
 def _put_back(
-    spool: File, destination: Destination, letters: Collection[Letter]
+    directory: File,
+    spool: File,
+    destination: Destination,
+    letters: Collection[Letter],
+    others: Collection[bytes],
 ) -> tuple[list[Letter], OSError | None]:
-    """Write letters to a segment of their own; give those that are on the disk."""
+    """Write letters to a sealed segment of their own; give those that are on the disk.
+
+    It is made aside, where the flusher removes it if we are killed: a flusher that saw it grow would not
+    know yet that the other targets want nothing of it.
+    """
     written: list[Letter] = []
     failed: OSError | None = None
+    name = SegmentName(destination, os.urandom(16), is_sealed=True)
+    aside = f"{time.time_ns()}-{name.id.hex()}.dead.{secrets.token_hex(4)}.tmp"
     try:
-        name, file = create_segment(spool, destination)
+        file = open_file(directory, aside, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     except OSError as error:
         return [], error
-    resource: Mapping[str, Any] | None = None
     try:
-        for letter in letters:
-            if letter.resource != resource:
-                resource = letter.resource
-                _append(file, encode_frame(Kind.HEADER, pack(dict(resource)), name.seed))
-            _append(file, encode_frame(letter.kind, letter.payload, name.seed))
-            written.append(letter)
-    except OSError as error:
-        failed = error
-    try:
-        os.fdatasync(file.fd)
-        seal(spool, name)
+        size = _append(file, head_of(name, {}))
+        resource: Mapping[str, Any] | None = None
+        try:
+            for letter in letters:
+                if letter.resource != resource:
+                    resource = letter.resource
+                    size += _append(
+                        file, encode_frame(Kind.HEADER, pack(dict(resource)), name.seed)
+                    )
+                size += _append(file, encode_frame(letter.kind, letter.payload, name.seed))
+                written.append(letter)
+        except OSError as error:
+            failed = error
+        if not written:
+            return [], failed
+        os.ftruncate(file.fd, size)  # what was written in part is of no use
+        os.pwrite(file.fd, head_of(name, dict.fromkeys(others, size)), 0)
+        os.fsync(file.fd)
+        os.rename(aside, name.file_name(), src_dir_fd=directory.fd, dst_dir_fd=spool.fd)
         os.fsync(spool.fd)
     except OSError as error:
         return [], failed or error
     finally:
+        with contextlib.suppress(OSError):
+            os.unlink(aside, dir_fd=directory.fd)
         file.close()
     return written, failed
 
 
-def _append(file: File, frame: bytes) -> None:
-    if os.write(file.fd, frame) != len(frame):
+def _append(file: File, data: bytes) -> int:
+    if os.write(file.fd, data) != len(data):
         raise OSError(28, "no space left in the spool")
+    return len(data)

@@ -50,12 +50,18 @@ class Result:
 Delivery = Callable[[list[Item], int, float], Result]  # items, attempt, unix time
 
 
-def deliver_otlp(settings: Settings, http: Http, endpoint: str) -> Delivery:
-    """Give the way in which spans are posted: OTLP/HTTP, protobuf, gzip."""
+def deliver_otlp(who: Settings | Mapping[str, str], http: Http, endpoint: str) -> Delivery:
+    """Give the way in which spans are posted: OTLP/HTTP, protobuf, gzip.
+
+    Args:
+        who: As whom: settings, or the headers of an extra target, which is told nothing but those.
+        http: The way to the network.
+        endpoint: The URL.
+    """
     headers = {
         "Content-Type": "application/x-protobuf",
         "Content-Encoding": "gzip",
-        **credentials(settings, with_traces_headers=True),
+        **(credentials(who, with_traces_headers=True) if isinstance(who, Settings) else who),
     }
 
     encoder = TraceEncoder()

@@ -10,16 +10,16 @@ flusher sets the beat to 0 and then looks at the spool once more. Whoever is lat
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from fallom._core.settings import Settings, is_hosted
 from fallom._core.span import wish_of
+from fallom._flusher.bounds import Bounds, clocks
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import (
     Delivery,
@@ -32,6 +32,7 @@ from fallom._flusher.delivery import (
 )
 from fallom._flusher.election import Election
 from fallom._flusher.exposures import ExposureFilter
+from fallom._flusher.fan_out import FanOut
 from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.on_disk import OnDisk
@@ -41,16 +42,8 @@ from fallom._flusher.targets import target_hashes
 from fallom._host.control import ControlPage, Drop, Tally
 from fallom._host.directory import StateDirectory
 from fallom._host.versions import pack_version
-from fallom._spool.quota import (
-    RELIEF,
-    AgeLimit,
-    Pressure,
-    drop_aged,
-    drop_oldest,
-    pressure_of,
-    usage_of,
-)
-from fallom._spool.reader import Item, SpoolReader
+from fallom._spool.quota import Pressure
+from fallom._spool.reader import Item, Sharing, SpoolReader
 from fallom._spool.segment import Destination, SegmentName
 from fallom._spool.survey import marks_of, writers_of
 from fallom._version import __version__
@@ -90,11 +83,15 @@ class Flusher:
         self._dead = DeadLetters(directory.dead, settings.dead_bytes_max, settings.dead_age_max_s)
         self._targets = target_hashes(settings)
         self._http = Http()
-        self._lanes: list[Lane] = []
+        started = clocks()
+        self._fan_out = FanOut(settings, directory, page, self._targets, started)
+        self._bounds = Bounds(
+            settings, directory, page, self._targets, self._fan_out, self._ledger, started
+        )
+        self._lanes: list[Lane] = []  # of the main target
+        self._all_lanes: list[Lane] = []
         self._sync = SyncThread(settings, self._http, directory, page, self._ledger)
         self._wishes = self._reader(Destination.WISHES)
-        self._limit = directory.spool_bytes_max(settings.spool_bytes_max)
-        self._age = AgeLimit(settings.spool_age_max_s, time.time_ns(), _since_boot_ns())
         self._beat_ns = 0
         self._second_ns = 0
         self._minute_ns = 0
@@ -126,16 +123,17 @@ class Flusher:
         self._carry_over()
         self._wishes.tidy(time.monotonic_ns(), leaving=True)
         _logger.info("flusher leaves: %s", why)
-        return 1 if once and marks_of(self._directory.spool, self._targets) else 0
+        return 1 if once and self._is_left() else 0
 
     def _serve(self, once: bool, lingers: bool) -> str:
         """Run lanes and sync until there is a reason to leave; give it when their threads have ended."""
         settings, page = self._settings, self._page
         self._lanes = [self._lane(channel) for channel in self._channels()]
+        self._all_lanes = [*self._lanes, *self._fan_out.make_lanes(self._http)]
         self._sync = SyncThread(settings, self._http, self._directory, page, self._ledger)
         self._beat_ns = 0
         self._busy_ns = time.monotonic_ns()
-        threads = [self._thread(lane.run, lane.name) for lane in self._lanes]
+        threads = [self._thread(lane.run, lane.name) for lane in self._all_lanes]
         if not once:
             threads.append(self._thread(self._sync.run, "sync"))
         ended, told = threading.Event(), []
@@ -148,7 +146,7 @@ class Flusher:
             why = self._reason_to_leave(now_ns, once, lingers)
             if not why:
                 self._stop.wait(TICK_S)
-        for lane in self._lanes:
+        for lane in self._all_lanes:
             lane.stop()
         self._sync.stop()
         self._await(threads)
@@ -177,6 +175,10 @@ class Flusher:
         spool = self._directory.spool
         return bool(marks_of(spool, self._targets) or writers_of(spool))
 
+    def _is_left(self) -> bool:
+        """Tell whether something is not with the target, or some target, that it is for."""
+        return bool(marks_of(self._directory.spool, self._targets)) or self._fan_out.is_left()
+
     def _tick(self, now_ns: int) -> None:
         self._beat(now_ns)
         self._grant_wishes(now_ns)
@@ -184,11 +186,11 @@ class Flusher:
         if is_second:
             self._second_ns = now_ns
             self._carry_over()
-        if is_second or self._page.pressure() != Pressure.FINE:
-            self._keep_quota()
+        if is_second or self._page.pressure() != Pressure.FINE or self._bounds.is_urgent:
+            self._bounds.keep_quota(self._all_lanes)
         if now_ns - self._minute_ns >= 60_000_000_000:
             self._minute_ns = now_ns
-            self._drop_aged()
+            self._bounds.drop_aged(self._all_lanes)
             self._ledger.drop(Drop.DEAD_EVICTED, self._dead.evict(time.time_ns()))
 
     def _beat(self, now_ns: int) -> None:
@@ -208,40 +210,7 @@ class Flusher:
             self._page.set_last_error(error)
         paused = max(lane.paused_until_unix_s for lane in self._lanes)
         self._page.set_paused(int(paused) if paused > time.time() else 0)
-
-    def _keep_quota(self) -> None:
-        spool, limit = self._directory.spool, self._limit
-        used, segments = usage_of(spool)
-        surplus = segments - self._settings.spool_segments_max
-        # Above the mark that deleting goes down to, not only above the limit: workers, which look for
-        # themselves, stop at the limit, and what they record meanwhile would be refused.
-        is_full = used > limit * RELIEF or surplus > 0
-        if is_full and self._settings.spool_policy == "drop_oldest":
-            with self._nothing_gathered() as in_flight:
-                used, lost = drop_oldest(spool, used, limit, self._targets, in_flight, surplus)
-            if lost:
-                self._ledger.drop(Drop.OLDEST, lost)
-                self._say(f"the spool reached its limit: its {lost} oldest records are gone")
-            surplus = usage_of(spool).segments - self._settings.spool_segments_max
-        self._page.set_spool(used, pressure_of(used, limit) if surplus <= 0 else Pressure.REFUSE)
-
-    def _drop_aged(self) -> None:
-        before_ns = self._age.before_unix_ns(time.time_ns(), _since_boot_ns())
-        if before_ns is None:
-            return
-        with self._nothing_gathered() as in_flight:
-            lost = drop_aged(self._directory.spool, before_ns, self._targets, in_flight)
-        if lost:
-            self._ledger.drop(Drop.AGED, lost)
-            self._say(f"{lost} records are gone that were unsent for longer than spool_age_max")
-
-    @contextlib.contextmanager
-    def _nothing_gathered(self) -> Iterator[frozenset[bytes]]:
-        """Keep the lanes from reading batches; give the segments that those under way are from."""
-        with contextlib.ExitStack() as held:
-            for lane in self._lanes:
-                held.enter_context(lane.gathering)
-            yield frozenset().union(*(lane.in_flight for lane in self._lanes))
+        self._fan_out.carry_over()
 
     def _grant_wishes(self, now_ns: int) -> None:
         self._wishes.refresh(now_ns)
@@ -271,7 +240,7 @@ class Flusher:
         return self._reason_to_end_linger(now_ns) if lingers else ""
 
     def _reason_to_end_drain(self) -> str:
-        if self._is_idle() and not marks_of(self._directory.spool, self._targets):
+        if self._is_idle() and not self._is_left():
             return "everything is delivered"
         if self._is_without_progress(ONCE_PATIENCE_S):
             return f"nothing was accepted for {ONCE_PATIENCE_S:g} s; what is left stays on disk"
@@ -290,10 +259,10 @@ class Flusher:
         return _NOT_NEEDED
 
     def _is_idle(self) -> bool:
-        return all(lane.is_idle for lane in self._lanes)
+        return all(lane.is_idle for lane in self._all_lanes)
 
     def _is_without_progress(self, seconds: float) -> bool:
-        newest = max(lane.progress_s for lane in self._lanes)
+        newest = max(lane.progress_s for lane in self._all_lanes)
         return time.monotonic() - newest > seconds and not self._is_idle()
 
     def _channels(self) -> list[Channel]:
@@ -338,15 +307,18 @@ class Flusher:
         return timed
 
     def _lane(self, channel: Channel) -> Lane:
-        return Lane(channel, self._reader(channel.destination), self._dead, self._ledger)
+        sharing = self._fan_out.sharing_of(channel.destination)
+        reader = self._reader(channel.destination, sharing)
+        return Lane(channel, reader, self._dead, self._ledger)
 
-    def _reader(self, destination: Destination) -> SpoolReader:
+    def _reader(self, destination: Destination, sharing: Sharing | None = None) -> SpoolReader:
         return SpoolReader(
             self._directory.spool,
             destination,
             self._targets[destination],
             on_damage=self._on_damage,
             on_error=self._say,
+            sharing=sharing,
         )
 
     def _on_damage(self, name: SegmentName, offset: int, data: bytes) -> None:
@@ -362,8 +334,3 @@ class Flusher:
         thread = threading.Thread(target=body, name=f"fallom-{name}", daemon=True)
         thread.start()
         return thread
-
-
-def _since_boot_ns() -> int:
-    """Give the time since boot, in which a suspended host counts too; elsewhere monotonic time."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -16,7 +16,7 @@ from typing import Final
 from fallom._core.errors import ConfigurationError
 from fallom._core.settings import Settings
 from fallom._flusher.election import Election, free_orphaned
-from fallom._flusher.targets import target_hashes
+from fallom._flusher.targets import hashes_of, target_hashes
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
 from fallom._host.files import UnsafeFileError, open_file
@@ -91,6 +91,10 @@ def push(settings: Settings, directory: StateDirectory, stop: threading.Event) -
             spool_bytes_max=_NO_LIMIT,
             spool_segments_max=_NO_LIMIT,
             spool_age_max_s=_NO_AGE_S,
+            extra_targets=tuple(
+                replace(each, bytes_max=_NO_LIMIT, age_max_s=_NO_AGE_S)
+                for each in settings.extra_targets
+            ),
         )
         Flusher(unlimited, directory, page, election, stop).run(once=True, lingers=False)
         after = {**page.tallies(), **page.drops()}
@@ -98,7 +102,10 @@ def push(settings: Settings, directory: StateDirectory, stop: threading.Event) -
         return Pushed(
             sum(after[name] - before[name] for name in _ACCEPTED),
             {n: after[n] - before[n] for n in _GIVEN_UP if after[n] > before[n]},
-            count_left(spool, marks_of(spool, targets), targets),
+            sum(
+                count_left(spool, marks_of(spool, each), each)
+                for each in (targets, *map(hashes_of, settings.extra_targets))
+            ),
             page.last_error(),
         )
     finally:

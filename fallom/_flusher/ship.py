@@ -64,6 +64,7 @@ class Channel:
     tally: Tally  # what an accepted record counts as
     repeats: RepeatFilter | None = None
     is_optional: bool = False  # a server that has no such path is not asked again
+    target: str = ""  # name of an extra target
 
 
 class Lane:
@@ -96,7 +97,9 @@ class Lane:
     @property
     def name(self) -> str:
         """The destination, for people."""
-        return self._channel.destination.name.lower()
+        channel = self._channel
+        word = channel.destination.name.lower()
+        return f"{word} to {channel.target}" if channel.target else word
 
     def stop(self) -> None:
         """Ask the thread to end after the exchange that is under way; does not block."""
@@ -185,7 +188,7 @@ class Lane:
             if pending and outcome is not None:
                 if not self._waited(outcome, attempt):
                     return False
-                pending = self._still_spooled(pending, pieces)
+                pending = self._still_wanted(pending, pieces)
             attempt += 1
         self.paused_until_unix_s = 0.0
         guilty += refused
@@ -298,10 +301,9 @@ class Lane:
             self.in_flight = in_flight
         return not is_stopped
 
-    @staticmethod
-    def _still_spooled(items: list[Item], pieces: list[Piece]) -> list[Item]:
-        """Leave out the records whose segment the quota deleted: they are counted as dropped."""
-        gone = [piece for piece in pieces if not piece.tail.file.is_intact()]
+    def _still_wanted(self, items: list[Item], pieces: list[Piece]) -> list[Item]:
+        """Leave out the records that the quota deleted or gave up: they are counted as dropped."""
+        gone = [piece for piece in pieces if not self._reader.is_wanted(piece)]
         dropped = {id(item) for piece in gone for item in piece.items}
         return [item for item in items if id(item) not in dropped]
 

@@ -23,6 +23,7 @@ under an exclusive ``flock`` of the page (without it four writers lost 63 % of t
 | 128 | 256 | last error | UTF-8, padded with NUL; only shown |
 | 1024 | 64 x 8 | tallies | of the flusher: what was sent, accepted, retried (``Tally``); only shown |
 | 2048 | 64 x 8 | drops | by reason (``Drop``), added to under the page's lock |
+| 2560 | 6 x 256 | extra targets | of the flusher: what each took (``TargetBoard``); only shown |
 
 All numbers are unsigned 64-bit, little-endian, aligned to 8, so that none is ever seen half-written.
 Fields are only ever added; a reason or tally keeps its number for ever.
@@ -219,8 +220,7 @@ class ControlPage:
 
     def last_error(self) -> str:
         """Give the flusher's last error, in a sentence."""
-        raw = bytes(self._bytes[_ERROR_AT : _ERROR_AT + _ERROR_BYTES]).rstrip(b"\0")
-        return raw.decode("utf-8", "replace")
+        return self.read(_ERROR_AT, _ERROR_BYTES).rstrip(b"\0").decode("utf-8", "replace")
 
     def tallies(self) -> dict[str, int]:
         """Give what the flusher counted, by name."""
@@ -230,7 +230,15 @@ class ControlPage:
         """Give what was given up, by reason."""
         return {d.name.lower(): self.words[_DROPS_AT // 8 + d] for d in Drop}
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Give some bytes of the page as they are."""
+        return bytes(self._bytes[offset : offset + size])
+
     # What is written.
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write bytes to a place that has one writer, who calls this."""
+        os.pwrite(self._file.fd, data, offset)
 
     def add_drops(
         self, directory: File, counts: Mapping[Drop, int], deadline_s: float = LOCK_DEADLINE_S
@@ -262,47 +270,44 @@ class ControlPage:
         """Add to the flusher's counters; for its main thread only."""
         for tally, count in counts.items():
             offset = _TALLIES_AT + 8 * tally
-            self._write(offset, self.words[offset // 8] + count)
+            self.write(offset, _pack(self.words[offset // 8] + count))
 
     def set_generation(self, generation: int) -> None:
         """Tell every process that a new snapshot can be read."""
-        self._write(8 * _GENERATION, generation)
+        self.write(8 * _GENERATION, _pack(generation))
 
     def beat(self, monotonic_ns: int) -> None:
         """Say that the flusher lives; 0 says that it is about to leave."""
-        self._write(8 * _BEAT, monotonic_ns)
+        self.write(8 * _BEAT, _pack(monotonic_ns))
 
     def take_over(self, monotonic_ns: int, pid: int, version: int) -> None:
         """Write down who the flusher is now; the first beat comes last."""
-        self._write(8 * _PID, pid)
-        self._write(8 * _VERSION, version)
-        self._write(8 * _STARTED, monotonic_ns)
+        self.write(8 * _PID, _pack(pid))
+        self.write(8 * _VERSION, _pack(version))
+        self.write(8 * _STARTED, _pack(monotonic_ns))
         self.beat(monotonic_ns)
 
     def set_successor(self, version: int) -> None:
         """Ask the flusher to leave in favour of a higher version; 0 takes it back."""
-        self._write(8 * _SUCCESSOR, version)
+        self.write(8 * _SUCCESSOR, _pack(version))
 
     def set_spool(self, allocated_bytes: int, pressure: int) -> None:
         """Publish the spool's usage and what workers should do about it."""
-        self._write(8 * _BYTES, allocated_bytes)
-        self._write(8 * _PRESSURE, pressure)
+        self.write(8 * _BYTES, _pack(allocated_bytes))
+        self.write(8 * _PRESSURE, _pack(pressure))
 
     def set_paused(self, until_unix_s: int) -> None:
         """Show until when a refusing target is left alone; 0 for none."""
-        self._write(8 * _PAUSED, until_unix_s)
+        self.write(8 * _PAUSED, _pack(until_unix_s))
 
     def set_synced(self, unix_s: int) -> None:
         """Show when configs and prompts were last fetched."""
-        self._write(8 * _SYNCED, unix_s)
+        self.write(8 * _SYNCED, _pack(unix_s))
 
     def set_last_error(self, message: str) -> None:
         """Show the last error, cut to 256 bytes of UTF-8."""
         raw = message.encode("utf-8", "replace")[:_ERROR_BYTES]
-        os.pwrite(self._file.fd, raw.ljust(_ERROR_BYTES, b"\0"), _ERROR_AT)
-
-    def _write(self, offset: int, value: int) -> None:
-        os.pwrite(self._file.fd, _pack(value), offset)
+        self.write(_ERROR_AT, raw.ljust(_ERROR_BYTES, b"\0"))
 
 
 def remove_asides(directory: File, unix_s: float) -> None:

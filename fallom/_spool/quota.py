@@ -11,8 +11,8 @@ segments go: a live file is never cut.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Container, Mapping
+from typing import NamedTuple, TypeAlias
 
 from fallom._host.files import File, entries_of, open_file
 from fallom._spool.segment import Destination, SegmentName, parse_segment_name, read_accepted
@@ -37,6 +37,9 @@ NEAR = 0.90
 SEGMENTS_IN_QUOTA = 16  # at least: what is written to cannot be deleted, so it must be a small part
 SEGMENT_BYTES_MIN = 4096
 AGE_GRACE_NS = 600_000_000_000  # a host that just booted may have a wrong clock for some minutes
+
+
+OnDrop: TypeAlias = Callable[[File, SegmentName], None]  # may raise an OSError: then it stays
 
 
 class Pressure:
@@ -122,6 +125,7 @@ def drop_oldest(
     target_of: Mapping[Destination, bytes],
     in_flight: Container[bytes] = (),
     surplus: int = 0,
+    on_drop: OnDrop | None = None,
 ) -> tuple[int, int]:
     """Delete the oldest segments that nobody writes to until the spool is below its limit.
 
@@ -132,6 +136,7 @@ def drop_oldest(
         target_of: ``target_hash`` by destination: what was accepted is not lost.
         in_flight: Ids of segments of which something is being sent: those are passed over.
         surplus: How many segments have to go in any case, because there are too many.
+        on_drop: Told of each, open and locked, before it goes.
 
     Returns:
         Allocated bytes afterwards, and how many records were given up.
@@ -142,7 +147,7 @@ def drop_oldest(
             break
         if candidate.name.id in in_flight:
             continue
-        gone = _drop(spool, candidate.name, target_of[candidate.name.destination])
+        gone = _drop(spool, candidate.name, target_of[candidate.name.destination], on_drop)
         if gone is not None:
             lost += gone
             surplus -= 1
@@ -155,6 +160,7 @@ def drop_aged(
     before_unix_ns: int,
     target_of: Mapping[Destination, bytes],
     in_flight: Container[bytes] = (),
+    on_drop: OnDrop | None = None,
 ) -> int:
     """Delete what nobody has written to since ``before_unix_ns``; give how many records that were.
 
@@ -165,7 +171,8 @@ def drop_aged(
         if candidate.changed_ns >= before_unix_ns:
             break
         if candidate.name.id not in in_flight:
-            lost += _drop(spool, candidate.name, target_of[candidate.name.destination]) or 0
+            target = target_of[candidate.name.destination]
+            lost += _drop(spool, candidate.name, target, on_drop) or 0
     return lost
 
 
@@ -183,7 +190,7 @@ def _candidates(spool: File) -> list[_Candidate]:
     return found
 
 
-def _drop(spool: File, name: SegmentName, target: bytes) -> int | None:
+def _drop(spool: File, name: SegmentName, target: bytes, on_drop: OnDrop | None) -> int | None:
     """Delete one segment under its lock; None if it has an owner or cannot be deleted."""
     try:
         file = open_file(spool, name.file_name(), os.O_RDWR)
@@ -193,6 +200,8 @@ def _drop(spool: File, name: SegmentName, target: bytes) -> int | None:
         if not file.lock():
             return None
         lost = count_records(file, name, read_accepted(file, name, target), file.size())
+        if on_drop is not None:
+            on_drop(file, name)
         os.unlink(name.file_name(), dir_fd=spool.fd)
     except OSError:
         return None

@@ -11,17 +11,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 
 from fallom._host.files import File, UnsafeFileError
 from fallom._spool.evidence import is_running, write_evidence
 from fallom._spool.segment import Destination, SegmentName, segment_names
 from fallom._spool.tail import Item, LaterFormatError, OnDamage, Piece, Start, Tail, count_records
 
-__all__ = ["Item", "Piece", "SpoolReader", "count_records"]
+__all__ = ["Item", "Piece", "Sharing", "SpoolReader", "count_records"]
 
 TAILS_MAX = 256  # open at once; a soft limit of 1,024 descriptors is common
 DELETE_AFTER_NS = 5_000_000_000  # an ownerless segment waits that long for the next short process
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How several readers of one flusher read the same segments, each for a target of its own.
+
+    Of those, one keeps the segments: it writes the evidence that dead writers owe, and deletes what every
+    target has. Two threads that took the same free slot of a head would lose one target's offset.
+    """
+
+    is_keeper: bool = True
+    others: Collection[bytes] = ()  # hashes of the targets that a keeper waits for
+    heads: threading.Lock = field(default_factory=threading.Lock)
 
 
 class SpoolReader:
@@ -35,6 +50,7 @@ class SpoolReader:
         on_damage: OnDamage,
         on_error: Callable[[str], None],
         tails_max: int = TAILS_MAX,
+        sharing: Sharing | None = None,
     ) -> None:
         """Open nothing yet.
 
@@ -45,6 +61,7 @@ class SpoolReader:
             on_damage: Told of bytes that are no frame: segment, offset, bytes.
             on_error: Told, in a sentence, of a segment that cannot be used now.
             tails_max: How many segments may be open at once.
+            sharing: With which other readers; None for none.
         """
         self._spool = spool
         self._destination = destination
@@ -52,6 +69,7 @@ class SpoolReader:
         self._on_damage = on_damage
         self._on_error = on_error
         self._tails_max = tails_max
+        self._sharing = sharing or Sharing()
         self._tails: dict[bytes, Tail] = {}
         self._rested: dict[
             bytes, tuple[int, int, int]
@@ -77,6 +95,9 @@ class SpoolReader:
         for segment_id, tail in self._tails.items():
             tail.name = named[segment_id]
             tail.look(monotonic_ns)
+            if not self._sharing.is_keeper and not tail.is_done:
+                with contextlib.suppress(OSError):
+                    tail.catch_up(self._target)
 
     def next_batch(self, items_max: int, bytes_max: int) -> list[Piece]:
         """Give the next records that were not given before, as far as they are whole.
@@ -116,22 +137,36 @@ class SpoolReader:
         failed: OSError | None = None
         for piece in pieces:
             try:
-                piece.tail.accept(piece.end, self._target)
+                with self._sharing.heads:
+                    piece.tail.accept(piece.end, self._target)
             except OSError as error:
                 failed = error
         if failed is not None:
             raise failed
 
+    def is_wanted(self, piece: Piece) -> bool:
+        """Tell whether a piece that was read is still to be sent: not deleted, nor given up, meanwhile."""
+        tail = piece.tail
+        if not self._sharing.is_keeper:
+            with contextlib.suppress(OSError):
+                tail.catch_up(self._target)
+                if tail.accepted >= piece.end:
+                    return False
+        return tail.file.is_intact()
+
     def tidy(self, monotonic_ns: int, leaving: bool = False) -> int:
-        """Delete what is accepted to its end and has no writer.
+        """Delete what every target accepted to its end and has no writer.
 
         Args:
             monotonic_ns: Now.
             leaving: Also those that became idle only just now.
 
         Returns:
-            How many writers live.
+            How many writers live; 0 of a reader that does not keep the segments.
         """
+        if not self._sharing.is_keeper:
+            self._write_down()
+            return 0
         writers = 0
         for tail in list(self._tails.values()):
             try:
@@ -155,8 +190,10 @@ class SpoolReader:
 
     def is_drained(self) -> bool:
         """Tell whether all that was there at the last ``refresh`` is accepted."""
+        is_keeper = self._sharing.is_keeper
         return not self._has_unopened and all(
-            tail.is_done and not self._owes_evidence(tail) for tail in self._tails.values()
+            tail.is_done and not (is_keeper and self._owes_evidence(tail))
+            for tail in self._tails.values()
         )
 
     @staticmethod
@@ -234,16 +271,26 @@ class SpoolReader:
         if died and write_evidence(self._spool, died, last_seen_ns):
             self._on_error(f"{len(died)} calls were in flight when their process died")
 
+    def _write_down(self) -> None:
+        """Try again what could not be written: whoever keeps the segments would wait for it for ever."""
+        for tail in self._tails.values():
+            if not tail.is_as_written:
+                with contextlib.suppress(OSError), self._sharing.heads:
+                    tail.write_down(self._target)
+
+    def _is_done_by_all(self, tail: Tail) -> bool:
+        return tail.is_done and all(tail.is_accepted_by(each) for each in self._sharing.others)
+
     def _finish_sealed(self, tail: Tail) -> None:
         tail.size = tail.file.size()
-        if tail.is_done:
+        if self._is_done_by_all(tail):
             self._delete(tail)
 
     def _finish_ownerless(self, tail: Tail, monotonic_ns: int, leaving: bool) -> None:
         """Delete an ownerless segment that is done. Under its lock: the size is final."""
         idle = leaving or monotonic_ns - tail.idle_since_ns >= DELETE_AFTER_NS
         tail.size = tail.file.size()
-        if tail.is_done and idle and tail.file.is_intact():
+        if idle and self._is_done_by_all(tail) and tail.file.is_intact():
             self._delete(tail)
 
     def _delete(self, tail: Tail) -> None:

@@ -32,6 +32,7 @@ import enum
 import os
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from fallom._core.digest import sha256
@@ -43,6 +44,8 @@ __all__ = [
     "Destination",
     "SegmentName",
     "create_segment",
+    "extra_target_hash",
+    "head_of",
     "parse_segment_name",
     "read_accepted",
     "read_furthest",
@@ -60,6 +63,7 @@ MAX_TARGETS = 8
 _MAGIC = b"fallomSG"
 _HEAD = struct.Struct("<8sII16sI")
 _HEAD_SUMMED = 32  # bytes before the checksum
+_EXTRA = b"+\0"  # how the hash of an extra target begins; another's does by chance, once in 65,536
 _SLOTS_AT = 64
 _SLOT = struct.Struct("<8sQI4x")
 _SLOT_BODY = struct.Struct("<8sQ")
@@ -182,6 +186,11 @@ def target_hash(url: str) -> bytes:
     return sha256(url.encode()).digest()[:8]
 
 
+def extra_target_hash(name: str, url: str) -> bytes:
+    """Give the 8 bytes that name an extra target in a slot: two of them may have one URL."""
+    return _EXTRA + sha256(f"{name} {url}".encode()).digest()[:6]
+
+
 def read_accepted(file: File, name: SegmentName, target: bytes) -> int:
     """Give the offset up to which ``target`` accepted the segment; ``HEAD_BYTES`` if unknown.
 
@@ -200,12 +209,14 @@ def read_accepted(file: File, name: SegmentName, target: bytes) -> int:
 def read_furthest(file: File, name: SegmentName) -> int:
     """Give the offset up to which some target accepted the segment; ``HEAD_BYTES`` if none is known.
 
+    Extra targets do not count: what one of them has, the main one may lack.
+
     Raises:
         OSError: The file cannot be read.
     """
     head = os.pread(file.fd, HEAD_BYTES, 0)
     whole = len(head) == HEAD_BYTES
-    return max(HEAD_BYTES, _accepted_max(head, name)) if whole else HEAD_BYTES
+    return max(HEAD_BYTES, _accepted_max(head, name, with_extra=False)) if whole else HEAD_BYTES
 
 
 def write_accepted(file: File, name: SegmentName, target: bytes, offset: int) -> None:
@@ -238,6 +249,14 @@ def write_accepted(file: File, name: SegmentName, target: bytes, offset: int) ->
     os.pwrite(file.fd, slot, free)
 
 
+def head_of(name: SegmentName, accepted: Mapping[bytes, int]) -> bytes:
+    """Give the head of a segment that some targets, by their hash, already accepted up to an offset."""
+    head = bytearray(_head(name))
+    for at, (target, offset) in zip(_slot_offsets(), accepted.items(), strict=False):
+        _SLOT.pack_into(head, at, target, offset, _slot_checksum(name, target, offset))
+    return bytes(head)
+
+
 def is_known_format(file: File) -> bool:
     """Tell whether the head names a format that we read; a damaged head counts as known.
 
@@ -257,12 +276,13 @@ def _head(name: SegmentName) -> bytes:
     return (summed + struct.pack("<I", zlib.crc32(summed))).ljust(HEAD_BYTES, b"\0")
 
 
-def _accepted_max(head: bytes, name: SegmentName) -> int:
+def _accepted_max(head: bytes, name: SegmentName, with_extra: bool = True) -> int:
     """Give how far the target that is furthest has accepted; damaged slots count as nothing."""
     furthest = 0
     for at in _slot_offsets():
         target, offset, checksum = _SLOT.unpack_from(head, at)
-        if checksum == _slot_checksum(name, target, offset):
+        counts = with_extra or not target.startswith(_EXTRA)
+        if counts and checksum == _slot_checksum(name, target, offset):
             furthest = max(furthest, offset)
     return furthest
 

@@ -35,15 +35,17 @@ class Mark(NamedTuple):
 def marks_of(spool: File, target_of: Mapping[Destination, bytes] | None) -> list[Mark]:
     """List the segments that hold something not accepted now, those of dead processes included.
 
-    Wishes are left out: they go no further than the flusher. With None for the targets it counts as
-    accepted what any target has: for whoever does not know the settings of the applications.
+    Wishes are left out: they go no further than the flusher; and so are destinations that ``target_of``
+    has no target for. With None for the targets it counts as accepted what any but an extra target has:
+    for whoever does not know the settings of the applications.
 
     Raises:
         OSError: The directory cannot be read.
     """
     marks = []
     for name in segment_names(spool):
-        if name.destination is Destination.WISHES:
+        is_unknown = target_of is not None and name.destination not in target_of
+        if name.destination is Destination.WISHES or is_unknown:
             continue
         size, accepted = _progress(spool, name, target_of)
         if accepted < size:

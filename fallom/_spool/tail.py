@@ -141,8 +141,36 @@ class Tail:
         """
         if end > self.accepted:
             self.accepted, self.is_as_written = end, False
-            write_accepted(self.file, self.name, target, end)
-            self.is_as_written = True
+            self.write_down(target)
+
+    def write_down(self, target: bytes) -> None:
+        """Write what is accepted into the head.
+
+        Raises:
+            OSError: That could not be written.
+        """
+        write_accepted(self.file, self.name, target, self.accepted)
+        self.is_as_written = True
+
+    def catch_up(self, target: bytes) -> None:
+        """Pass over what another thread gave up for ``target``.
+
+        Raises:
+            OSError: The head cannot be read.
+        """
+        given_up = min(read_accepted(self.file, self.name, target), self.size)
+        if given_up > self.accepted:
+            self.accepted = given_up
+            if self.position < given_up:
+                self.position, self._resource = given_up, None
+
+    def is_accepted_by(self, target: bytes) -> bool:
+        """Tell whether another target has all that there was at the last look.
+
+        Raises:
+            OSError: The head cannot be read.
+        """
+        return read_accepted(self.file, self.name, target) >= self.size
 
     def learn(self) -> None:
         """Know the writer and its calls in flight as of the position, after a restart or a rewind."""

@@ -64,7 +64,7 @@ def dead_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> None
         (
             letter.id,
             time_text(letter.unix_ns),
-            letter.destination.name.lower(),
+            letter.destination.name.lower() + (f" to {letter.target}" if letter.target else ""),
             _name(letter),
             bytes_text(len(letter.payload)),
             letter.reason,
@@ -119,7 +119,13 @@ def dead_replay(
     host = open_host(state_dir, namespace)
     directory = host.place.directory
     chosen = list(letters_of(directory.dead)) if take_all else _chosen(host, letters)
-    count, error = replay(directory.dead, directory.spool, chosen)
+    targets = host.targets_by_name
+    if targets is None:
+        raise click.ClickException(
+            "This application sends to extra targets, and a letter goes only to the one that refused "
+            "it: replay with its settings (key, URLs, FALLOM_TRACES_EXTRA_...)."
+        )
+    count, error = replay(directory.dead, directory.spool, chosen, targets)
     # Where only the applications have the settings, a call of theirs starts a flusher.
     is_ours = host.targets is not None
     if count and is_ours:
@@ -218,6 +224,7 @@ def _summary(letter: Letter) -> dict[str, Any]:
         "id": letter.id,
         "refused_at": refused_at.isoformat(timespec="seconds"),
         "destination": letter.destination.name.lower(),
+        "target": letter.target or None,
         "what": _name(letter),
         "reason": letter.reason,
         "status": letter.status,

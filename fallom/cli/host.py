@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import click
 
 from fallom._core.settings import Settings, resolve_settings
-from fallom._flusher.targets import target_hashes
+from fallom._flusher.targets import hashes_of, target_hashes
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory, namespaces_of, state_bases
 from fallom._host.files import open_directory
 from fallom._host.place import Place
+from fallom._host.target_board import TargetBoard
 from fallom._spool.segment import Destination
 
 __all__ = ["Host", "Other", "find_host", "host_options", "open_host", "others_of"]
@@ -39,6 +40,18 @@ class Host:
         """Where its records go; None where only the applications know."""
         is_ours = self.namespace == self.settings.namespace
         return target_hashes(self.settings) if is_ours else None
+
+    @property
+    def targets_by_name(self) -> dict[str, Mapping[Destination, bytes]] | None:
+        """The hashes of the main target ("") and of each extra one; None where nobody knows them.
+
+        Where only the applications know, and there are no extra targets, it is the main one with none.
+        """
+        if self.targets is None:
+            has_extra = bool(TargetBoard(self.place.page).states())
+            return None if has_extra else {"": dict.fromkeys(Destination, b"")}
+        extra = {each.name: hashes_of(each) for each in self.settings.extra_targets}
+        return {"": self.targets, **extra}
 
     @property
     def path(self) -> str:

@@ -89,7 +89,7 @@ def look_at_space(place: Place, settings: Settings) -> Iterator[Finding]:
     directory = place.directory
     found = os.statvfs(directory.path)
     free = found.f_bavail * found.f_frsize
-    limit = directory.spool_bytes_max(settings.spool_bytes_max)
+    limit = directory.spool_bytes_max(settings.spool_bytes_total)
     used = place.page.spool_bytes()
     shown = f"{bytes_text(free)} free; the spool may take {bytes_text(limit)}"
     if free < SPACE_MIN_BYTES:

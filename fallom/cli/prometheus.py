@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ["prometheus_text"]
@@ -95,6 +95,7 @@ def _metrics(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str, _Sample
         one(spool["allocated_bytes"]),
     )
     yield "fallom_spool_limit_bytes", "gauge", "What it may take.", one(spool["limit_bytes"])
+    yield from _targets(status["targets"])
     yield "fallom_dead_bytes", "gauge", "What was refused for good.", one(status["dead"]["bytes"])
     yield (
         "fallom_snapshot_age_seconds",
@@ -107,6 +108,34 @@ def _metrics(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str, _Sample
         "gauge",
         "Since they were last fetched.",
         one(snapshot["checked_age_s"]),
+    )
+
+
+def _targets(targets: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, _Samples]]:
+    """Give the families of extra targets, where there are any."""
+    if not targets:
+        return
+    yield (
+        "fallom_target_delivered_total",
+        "counter",
+        "Records that an extra target accepted.",
+        [({"target": each["name"]}, each["accepted"]) for each in targets],
+    )
+    yield (
+        "fallom_target_dropped_total",
+        "counter",
+        "Records that an extra target will not get, by reason.",
+        [
+            ({"target": each["name"], "reason": reason}, count)
+            for each in targets
+            for reason, count in each["dropped"].items()
+        ],
+    )
+    yield (
+        "fallom_target_waiting_bytes",
+        "gauge",
+        "What an extra target has not accepted yet.",
+        [({"target": each["name"]}, each.get("unaccepted_bytes", 0)) for each in targets],
     )
 
 

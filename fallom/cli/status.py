@@ -121,6 +121,8 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     took = flusher.get("batch_mean_s")
     pace = f"; {seconds_text(took)} a batch" if took is not None else ""
     yield "delivered", ", ".join(f"{sent[f'{kind}_accepted']} {kind}" for kind in kinds) + pace
+    for target in status["targets"]:
+        yield f"to {target['name']}", _target(target)
     yield "recorded", str(status["recorded"])
     yield "dropped", _counts(status["dropped"])
     for reason, remedy in _REMEDIES.items():
@@ -132,6 +134,21 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "dead", f"{bytes_text(dead['bytes'])}: `fallom dead ls`" if dead["files"] else "none"
     yield "snapshot", _snapshot(status["snapshot"])
     yield "last error", visible(status["last_error"]) or "-"
+
+
+def _target(target: Mapping[str, Any]) -> str:
+    """Give what an extra target has and lacks, in a line."""
+    parts = [f"{target['accepted']} delivered"]
+    if target.get("waiting_records"):
+        held = f"{bytes_text(target['unaccepted_bytes'])} of {bytes_text(target['limit_bytes'])}"
+        parts.append(f"{target['waiting_records']} wait ({held})")
+    if target["dropped"]:
+        parts.append(f"dropped: {_counts(target['dropped'])}")
+    if target["paused_s"]:
+        parts.append(f"paused for {seconds_text(target['paused_s'])}")
+    if target["last_error"]:
+        parts.append(visible(target["last_error"]))
+    return "; ".join(parts)
 
 
 def _snapshot(snapshot: Mapping[str, Any]) -> str:

@@ -66,6 +66,7 @@ def test_a_letter_holds_the_record_as_it_was_and_why(
             Kind.SPAN,
             {"service.name": "s"},
             item.payload,
+            "",
         ]
     ]
 
@@ -257,3 +258,21 @@ def test_what_a_killed_rewriting_left_is_removed_after_a_minute_and_no_letter_wi
     assert dead.evict(now_ns + 62 * 10**9) == 0
     assert left() == []
     assert [letter[0] for letter in letters(dead_directory)] == ["HTTP 400 1", "HTTP 400 2"]
+
+
+def test_a_target_that_refuses_much_evicts_no_letter_of_another(
+    dead: DeadLetters, dead_directory: File
+) -> None:
+    lab = DeadLetters(dead_directory, 1000, 14 * 86_400.0, "lab")
+    add(dead, 1)
+    dead.keep_damaged(NAME, 256, b"damaged", NOW_NS)
+    add(dead, 2)
+    for number in range(3, 100):
+        add(lab, number)
+    assert lab.evict(NOW_NS) == 97
+    assert [letter[0] for letter in letters(dead_directory)] == ["HTTP 400 1", "HTTP 400 2"]
+    add(lab, 100)
+    assert dead.evict(NOW_NS + 15 * DAY_NS) == 2
+    assert [letter.target for letter in dead_reading.letters_of(dead_directory)] == ["lab"]
+    assert dead_reading.damaged_of(dead_directory) == []
+    lab.close()

@@ -159,10 +159,11 @@ def test_one_poison_span_of_many_is_in_dead_with_the_reason_and_the_rest_arrive(
     ship = Ship(spool, dead, reply)
     ship.run()
     assert sorted(arrived) == [n for n in range(1, 21) if n != 7]
-    [(reason, status, _, destination, kind, resource, payload)] = letters(dead_directory)
+    [(reason, status, _, destination, kind, resource, payload, target)] = letters(dead_directory)
     assert (status, destination, kind) == (400, Destination.TRACES, Kind.SPAN)
     assert "400" in reason
     assert resource == {"service.name": "tests"}
+    assert target == ""
     assert decode_record(payload)[:2] == [*make_span(7)[:2]]
     assert ship.drops == {Drop.REFUSED: 1}
     assert ship.tallies[Tally.SPANS_ACCEPTED] == 19

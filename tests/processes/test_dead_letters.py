@@ -107,7 +107,7 @@ def test_a_replay_that_the_disk_refuses_keeps_the_letters(
         "import errno, os, sys\n"
         "import fallom._flusher.dead_reading as reading\n"
         "def refuse(*_): raise OSError(errno.ENOSPC, 'no space left')\n"
-        "reading.create_segment = refuse\n"
+        "reading._append = refuse\n"
         "from fallom.__main__ import main\n"
         "sys.exit(main(['dead', 'replay', '--all']))\n"
     )

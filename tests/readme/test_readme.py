@@ -51,5 +51,8 @@ def test_a_snippet_runs_as_printed(cloud: LocalCloud, tmp_path: Path, number: in
 
 def test_the_table_of_settings_has_each_parameter_with_its_variable() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", README, flags=re.MULTILINE))
-    expected = {name: variables[0] for name, (_, variables, _) in settings.PARAMETERS.items()}
+    table = settings.PARAMETERS.items()
+    expected = {name: variables[0] for name, (_, variables, _) in table if variables}
     assert rows == expected
+    for name in settings.PARAMETERS:
+        assert f"\n| `{name}` |" in README
