@@ -206,20 +206,24 @@ def test_a_killed_flusher_costs_each_target_a_few_batches_sent_twice_and_no_span
     cloud.fault("delay,seconds=0.05,path=/v1/traces")
     lab.fault("delay,seconds=0.15,path=/v1/traces")
     fallom.init()
-    kills, sent = 4, 0
-    for _ in range(kills):
+    kills = 4
+    for sent in range(0, kills * 500, 500):
         record(sent, 500)
-        sent += 500
         (pid, *_) = wait_for(_looking(lambda: flusher_pids(state_dir)), what="a flusher")
-        wait_for(lambda: cloud.stats()["spans"]["received"] > sent - 500, what="some delivery")
+        wait_for(lambda sent=sent: _received(cloud) > sent, what="some delivery")
         os.kill(pid, signal.SIGKILL)
-    record(sent, 1)
+    count = kills * 500 + 1
+    record(count - 1, 1)
     for target in (cloud, lab):
-        arrived = _looking(lambda target=target: set(numbers(target)) == set(range(sent + 1)))
+        arrived = _looking(lambda target=target: set(numbers(target)) == set(range(count)))
         wait_for(arrived, 60, what="all spans at each target")
     for target in (cloud, lab):
-        twice = target.stats()["spans"]["received"] - (sent + 1)
+        twice = _received(target) - count
         assert twice <= kills * 2000, "a batch is 2,000 records, and one is in flight"
+
+
+def _received(cloud: LocalCloud) -> int:
+    return int(cloud.stats()["spans"]["received"])
 
 
 def _looking(look: Callable[[], T]) -> Callable[[], T]:
