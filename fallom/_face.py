@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fallom._auto_instrument import connect_celery, instrument_clients
 from fallom._core.errors import ConfigurationError
 from fallom._core.settings import Settings, is_hosted, resolve_settings
-from fallom._flush import POLL_S, flush_steps
 from fallom._runtime import Runtime, current, start
-from fallom._status import read_status
 
 if TYPE_CHECKING:
     from typing_extensions import Never  # of typing from Python 3.11 on
@@ -155,6 +153,8 @@ def flush(timeout: float = 10.0) -> int:
     Blocks:
         For up to ``timeout``.
     """
+    from fallom._flush import POLL_S, flush_steps  # paid for by those who use it
+
     for left in flush_steps(current(), timeout):
         if left is not None:
             return left
@@ -165,6 +165,8 @@ def flush(timeout: float = 10.0) -> int:
 async def aflush(timeout: float = 10.0) -> int:
     """Wait as ``flush`` does, with the event loop running on."""
     import asyncio  # only here: whoever awaits this has loaded it already
+
+    from fallom._flush import POLL_S, flush_steps
 
     for left in flush_steps(current(), timeout):
         if left is not None:
@@ -195,6 +197,8 @@ def status() -> dict[str, Any]:
         ``dropped`` (counts by reason, without zeros); ``sampled_out`` (spans of sessions that sampling
         leaves out); ``last_error`` (a sentence, "" for none).
     """
+    from fallom._status import read_status  # paid for by those who use it
+
     runtime = current()
     runtime.look()
     return read_status(runtime)

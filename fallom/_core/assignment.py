@@ -53,8 +53,7 @@ _first_four = struct.Struct(">I12x").unpack  # big-endian
 BUCKETS = 1_000_000  # a weight is a percentage, so 0.01 % is 100 buckets
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledConfig:
+class CompiledConfig(NamedTuple):
     """One version of a config, ready to be walked."""
 
     key: str
@@ -72,8 +71,7 @@ class PromptVariant(NamedTuple):
     prompt_version: int | None  # None for the prompt's current version
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledTest:
+class CompiledTest(NamedTuple):
     """A prompt A/B test, ready to be walked."""
 
     key: str

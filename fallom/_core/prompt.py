@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from fallom._core.template import CompiledTemplate, compile_template
 
@@ -23,8 +22,7 @@ Chat: TypeAlias = "tuple[tuple[str, str], ...]"  # (role, text) of each message
 Rendered: TypeAlias = "tuple[str, str, Chat | None, tuple[str, ...], tuple[str, ...]]"
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledPrompt:
+class CompiledPrompt(NamedTuple):
     """One version of a prompt, ready to be rendered."""
 
     key: str

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -120,8 +119,7 @@ _KINDS: dict[type[Any], Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An encoded entry and what the manifest says of it."""
 
     kind: Kind

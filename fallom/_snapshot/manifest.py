@@ -19,8 +19,7 @@ with all shards; that is the publisher's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
 
@@ -50,13 +49,12 @@ _DIGEST_BYTES = 32
 Sections: TypeAlias = "Mapping[Kind, Mapping[str, Item]]"  # a kind that is absent is not known
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """One generation as its own row says it; 0 means that nothing was ever published."""
 
     generation: int = 0
     published_unix_ns: int = 0
-    sections: Mapping[Kind, Mapping[str, Item] | Shards] = field(default_factory=dict)
+    sections: Mapping[Kind, Mapping[str, Item] | Shards] = {}
 
     def removed(self) -> tuple[str, ...]:
         """Give the keys that the server no longer lists, as ``config 'x'``."""
@@ -68,7 +66,7 @@ class Root:
 
     def over(self, earlier: Root) -> Root:
         """Give this generation, with what ``earlier`` says of the kinds that this one does not know."""
-        return replace(self, sections={**earlier.sections, **self.sections})
+        return self._replace(sections={**earlier.sections, **self.sections})
 
     def shards(self) -> Iterator[str]:
         """Give the hash of every shard."""
@@ -84,13 +82,12 @@ class Root:
                     yield from item.versions.values()
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """One generation of the snapshot, whole; 0 means that nothing was ever published."""
 
     generation: int = 0
     published_unix_ns: int = 0
-    sections: Sections = field(default_factory=dict)
+    sections: Mapping[Kind, Mapping[str, Item]] = {}
 
     def find(self, kind: Kind, key: str, version: int | None) -> str | None:
         """Give the hash of an entry; ``version`` None is the current one."""
@@ -106,7 +103,7 @@ class Manifest:
     def having(self, hashes: set[str]) -> Manifest:
         """Give this manifest without the versions whose entry is not among ``hashes``."""
         sections = {kind: dict(having(section, hashes)) for kind, section in self.sections.items()}
-        return replace(self, sections=sections)
+        return self._replace(sections=sections)
 
 
 def root_of(manifest: Manifest, before: Manifest, root: Root) -> tuple[Root, dict[str, bytes]]:

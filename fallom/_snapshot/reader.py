@@ -16,9 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fallom._core.assignment import CompiledConfig, CompiledTest
 from fallom._core.errors import PayloadError
@@ -43,8 +42,7 @@ TURN_TIMEOUT_S = 0.5  # to wait for another thread's read, where nothing is held
 _CONFIG, _PROMPT, _AB_TEST = Kind
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
+class SnapshotInfo(NamedTuple):
     """What is held, for people.
 
     Attributes:

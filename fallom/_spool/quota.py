@@ -16,7 +16,6 @@ from typing import NamedTuple, TypeAlias
 
 from fallom._host.files import File, entries_of, open_file
 from fallom._spool.segment import Destination, SegmentName, parse_segment_name, read_accepted
-from fallom._spool.tail import count_records
 
 __all__ = [
     "NEAR",
@@ -199,6 +198,8 @@ def _drop(spool: File, name: SegmentName, target: bytes, on_drop: OnDrop | None)
     try:
         if not file.lock():
             return None
+        from fallom._spool.tail import count_records  # of the flusher; workers count no records
+
         lost = count_records(file, name, read_accepted(file, name, target), file.size())
         if on_drop is not None:
             on_drop(file, name)
