@@ -50,7 +50,8 @@ class Drops:
         """Add what was counted here to the page, and log what was dropped anywhere."""
         self.hand_over(page, root, LOCK_DEADLINE_S)
         dropped = page.drops()
-        dropped.pop(Drop.SAMPLED.name.lower(), None)  # as asked for: no news
+        for asked_for in (Drop.SAMPLED, Drop.ERASED):  # no news
+            dropped.pop(asked_for.name.lower(), None)
         if not self._told:
             self._told = dropped  # what was before this process is not its news
         for reason, count in dropped.items():

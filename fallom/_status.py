@@ -26,7 +26,7 @@ from fallom._version import __version__
 __all__ = ["read_status", "status_of"]
 
 # What the flusher gave up of what was in the spool; the other reasons kept a record out of it.
-_LEFT_THE_SPOOL = ("oldest", "aged", "refused", "rejected", "exposures_off")
+_LEFT_THE_SPOOL = ("oldest", "aged", "refused", "rejected", "exposures_off", "erased")
 _ACCEPTED = ("spans_accepted", "metrics_accepted", "exposures_accepted", "exposures_repeated")
 
 

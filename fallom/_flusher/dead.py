@@ -13,6 +13,7 @@ their own: what one target refuses evicts nothing of another's.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import threading
@@ -30,12 +31,13 @@ from fallom._spool.frame import (
 from fallom._spool.reader import Item
 from fallom._spool.segment import Destination, SegmentName
 
-__all__ = ["LOCK_DEADLINE_S", "DeadLetters", "created_ns_of", "seed_of_name"]
+__all__ = ["LOCK_DEADLINE_S", "DeadLetters", "created_ns_of", "letter_id", "seed_of_name"]
 
 FILE_BYTES_MAX = 4 << 20
 LOCK_DEADLINE_S = 5.0  # whoever holds a file's lock rewrites 4 MiB at most
 FILE_AGE_MAX_NS = 3_600_000_000_000  # a file is evicted by the age of its first letter
 ASIDE_AGE_MAX_NS = 60_000_000_000  # a file that is rewritten is aside for moments
+ID_DIGITS = 12
 DAMAGED_BYTES_MAX = 1 << 20  # of one stretch of damage; the rest of it is only counted
 
 
@@ -61,12 +63,17 @@ def seed_of_name(name: str) -> int:
     return seed_of(bytes.fromhex(name.partition("-")[2].partition(".")[0]))
 
 
+def letter_id(packed: bytes) -> str:
+    """Give what a letter is known by."""
+    return hashlib.sha256(packed).hexdigest()[:ID_DIGITS]
+
+
 class DeadLetters:
     """Writes to ``dead/``; every lane and the main thread may use it."""
 
     def __init__(self, directory: File, bytes_max: int, age_max_s: float, target: str = "") -> None:
         """Open nothing yet; ``target`` is the name of the extra target whose letters they are."""
-        self._directory = directory
+        self.directory = directory
         self._target = target
         self._ending = f".{target}.dead" if target else ".dead"
         self._bytes_max = bytes_max
@@ -78,29 +85,32 @@ class DeadLetters:
 
     def add(
         self, item: Item, destination: Destination, reason: str, status: int, unix_ns: int
-    ) -> None:
-        """Keep a record that was refused.
+    ) -> str:
+        """Keep a record that was refused; give the letter's id.
 
         Raises:
             OSError: The disk refuses: the record must stay in the spool.
         """
         with self._lock:
-            self._add(item, destination, reason, status, unix_ns)
+            return self._add(item, destination, reason, status, unix_ns)
 
     def _add(
         self, item: Item, destination: Destination, reason: str, status: int, unix_ns: int
-    ) -> None:
+    ) -> str:
         letter = [reason, status, unix_ns, int(destination), item.kind, item.resource, item.payload]
         letter.append(self._target)
         file = self._locked(unix_ns)
         try:
             try:
-                frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
+                packed = pack(letter)
+                frame = encode_frame(Kind.DEAD, packed, self._seed)
             except FrameTooLargeError:  # a resource of tens of KiB: the record matters more
                 letter[5] = {}
-                frame = encode_frame(Kind.DEAD, pack(letter), self._seed)
+                packed = pack(letter)
+                frame = encode_frame(Kind.DEAD, packed, self._seed)
             if os.write(file.fd, frame) != len(frame):
                 raise OSError(28, "no space left for a dead letter")
+            return letter_id(packed)
         finally:
             file.unlock()
 
@@ -118,7 +128,7 @@ class DeadLetters:
         """Keep bytes of a segment that are no frame, for whoever wants to look at them."""
         file_name = f"{unix_ns}-{name.id.hex()[:8]}-{offset}.damaged"
         with contextlib.suppress(OSError):
-            file = open_file(self._directory, file_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            file = open_file(self.directory, file_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             os.write(file.fd, data[:DAMAGED_BYTES_MAX])
             file.close()
 
@@ -159,20 +169,20 @@ class DeadLetters:
             file_id = secrets.token_bytes(16)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
             name = f"{unix_ns}-{file_id.hex()}{self._ending}"
-            self._file = open_file(self._directory, name, flags)
+            self._file = open_file(self.directory, name, flags)
             self._created_ns = unix_ns
             self._seed = seed_of(file_id)
         return self._file
 
     def _files(self) -> list[_DeadFile]:
         found = []
-        with entries_of(self._directory) as entries:
+        with entries_of(self.directory) as entries:
             names = [entry.name for entry in entries]
         for name in names:
             created_ns = created_ns_of(name)
             if created_ns >= 0 and self._is_ours(name):
                 with contextlib.suppress(OSError):
-                    status = os.stat(name, dir_fd=self._directory.fd, follow_symlinks=False)
+                    status = os.stat(name, dir_fd=self.directory.fd, follow_symlinks=False)
                     found.append(_DeadFile(created_ns, name, status.st_size))
         return found
 
@@ -181,23 +191,23 @@ class DeadLetters:
         return f".{ending}" in ((self._ending,) if self._target else (".dead", ".damaged"))
 
     def _remove_asides(self, unix_ns: int) -> None:
-        with contextlib.suppress(OSError), entries_of(self._directory) as entries:
+        with contextlib.suppress(OSError), entries_of(self.directory) as entries:
             for entry in entries:
                 stem, aside, rest = entry.name.partition(".dead.")
                 if aside and rest.endswith(".tmp") and created_ns_of(f"{stem}.dead") >= 0:
                     changed_ns = entry.stat(follow_symlinks=False).st_mtime_ns
                     if unix_ns - changed_ns > ASIDE_AGE_MAX_NS:
-                        os.unlink(entry.name, dir_fd=self._directory.fd)
+                        os.unlink(entry.name, dir_fd=self.directory.fd)
 
     def _delete(self, found: _DeadFile) -> int:
         letters = 0
         with contextlib.suppress(OSError, ValueError):
             if found.name.endswith(".dead"):
-                file = open_file(self._directory, found.name, os.O_RDONLY)
+                file = open_file(self.directory, found.name, os.O_RDONLY)
                 data = os.pread(file.fd, found.size, 0)
                 file.close()
                 seed = seed_of_name(found.name)
                 letters = sum(hasattr(frame, "payload") for frame in scan(data, 0, seed))
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(found.name, dir_fd=self._directory.fd)
+            os.unlink(found.name, dir_fd=self.directory.fd)
         return letters

@@ -8,14 +8,13 @@ by a hash of its content, so that its id outlives that.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from fallom._flusher.dead import LOCK_DEADLINE_S, created_ns_of, seed_of_name
+from fallom._flusher.dead import LOCK_DEADLINE_S, created_ns_of, letter_id, seed_of_name
 from fallom._host.files import File, entries_of, open_file
 from fallom._spool.frame import (
     Frame,
@@ -29,8 +28,6 @@ from fallom._spool.frame import (
 from fallom._spool.segment import Destination, SegmentName, head_of
 
 __all__ = ["Letter", "damaged_of", "letters_of", "purge", "remove_letters", "replay"]
-
-ID_DIGITS = 12
 
 Targets: TypeAlias = Mapping[str, Mapping[Destination, bytes]]
 
@@ -158,9 +155,8 @@ def _letter(packed: bytes) -> Letter:
     reason, status, unix_ns, destination, kind, resource, payload = fields[:7]
     if not isinstance(payload, bytes):
         raise TypeError("the record of a dead letter is bytes")
-    known = hashlib.sha256(packed).hexdigest()[:ID_DIGITS]
     return Letter(
-        known,
+        letter_id(packed),
         str(reason),
         int(status),
         int(unix_ns),

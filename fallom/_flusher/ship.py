@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias
 
 from fallom._core.outcome import PAUSE_S, Outcome, Verdict, backoff_s
 from fallom._flusher.dead import DeadLetters
+from fallom._flusher.dead_reading import remove_letters
 from fallom._flusher.delivery import Delivery, Result
 from fallom._flusher.ledger import Ledger
 from fallom._host.control import Drop, Tally
@@ -243,6 +244,8 @@ class Lane:
             if self._stop.is_set():
                 found.outcome, found.unsent = _LEAVING, items[number:]
                 break
+            if item.is_erased():
+                continue
             result = self._deliver([item], attempt)
             if result.outcome is not None:
                 found.outcome, found.unsent = result.outcome, items[number:]
@@ -302,18 +305,25 @@ class Lane:
         return not is_stopped
 
     def _still_wanted(self, items: list[Item], pieces: list[Piece]) -> list[Item]:
-        """Leave out the records that the quota deleted or gave up: they are counted as dropped."""
+        """Leave out what was erased, and what the quota deleted or gave up: both are counted."""
         gone = [piece for piece in pieces if not self._reader.is_wanted(piece)]
         dropped = {id(item) for piece in gone for item in piece.items}
-        return [item for item in items if id(item) not in dropped]
+        return [item for item in items if not (id(item) in dropped or item.is_erased())]
 
     def _buried(self, item: Item, outcome: Outcome) -> bool:
         """Put a record into ``dead/``, waiting for room; False when told to stop meanwhile."""
         while True:
             try:
                 unix_ns = time.time_ns()
+                if item.is_erased():
+                    return True
                 destination = self._channel.destination
-                self._dead.add(item, destination, outcome.reason, outcome.status, unix_ns)
+                letter = self._dead.add(item, destination, outcome.reason, outcome.status, unix_ns)
+                if (
+                    item.is_erased()
+                ):  # while it was added: whoever erased may have been there before
+                    remove_letters(self._dead.directory, {letter})
+                    return True
             except OSError as error:  # it must not leave the spool then
                 self._say(f"{self.name}: dead/ cannot be written: {error}; trying again")
                 if self._stop.wait(PAUSE_S):

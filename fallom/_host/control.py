@@ -90,6 +90,7 @@ class Drop(enum.IntEnum):
     LOCK = 13  # a lock of ours was held for too long
     AGED = 14  # unsent for longer than spool_age_max, and deleted by the flusher
     SAMPLED = 15  # of a session that sampling leaves out; as asked for, so people see no drop
+    ERASED = 16  # unsent, and removed by ``fallom spool erase``
 
 
 class Tally(enum.IntEnum):

@@ -10,7 +10,7 @@ than 1 MiB: 1.7 million such writes were never seen torn by a kill, from 4 MiB o
 | 5 | 1 | kind | ``Kind``; an unknown kind is skipped over |
 | 6 | 2 | reserved | 0; ignored |
 | 8 | 4 | length | of the payload, little-endian, at most 1 MiB - 16 |
-| 12 | 4 | checksum | CRC-32 of the segment's id, then of bytes 4 to 11, then of the payload |
+| 12 | 4 | checksum | CRC-32 of the segment's id, then of bytes 4 to 11, then of the payload (erased: not) |
 | 16 | length | payload | one msgpack value |
 
 The checksum starts from the segment's random id, so that text which a user put into a span (say, a
@@ -19,6 +19,9 @@ copy of a spool file) is never taken for a frame when reading resumes in the mid
 Worked example, id of 16 zero bytes, kind WISH, record ``["k", 2]``::
 
     f1 0c 4d 7e  01 04 00 00  04 00 00 00  c6 8b b2 88  92 a1 6b 02
+
+What is erased keeps its place: the kind and the checksum of its header are overwritten, then its payload
+with zeros. Since that checksum is the header's alone, the frame is whole between the two steps.
 
 What damage means: ``scan`` gives each whole frame and, between them, the ``Damage`` that it stepped
 over, found by looking for the next magic whose frame has a right checksum; k flipped bits cost at
@@ -38,6 +41,9 @@ import msgpack
 
 __all__ = [
     "FRAME_BYTES_MAX",
+    "HEADER_BYTES",
+    "KIND_AT",
+    "NOT_SENT",
     "RECORD_BYTES_MAX",
     "Damage",
     "Frame",
@@ -46,6 +52,7 @@ __all__ = [
     "RecordError",
     "decode_record",
     "encode_frame",
+    "encode_tombstone",
     "new_packer",
     "pack",
     "scan",
@@ -54,6 +61,7 @@ __all__ = [
 
 FRAME_BYTES_MAX = 1 << 20
 HEADER_BYTES = 16
+KIND_AT = 5  # in a frame
 VERSION = 1
 
 _MAGIC = b"\xf1\x0c\x4d\x7e"
@@ -76,6 +84,10 @@ class Kind(enum.IntEnum):
     EXPOSURE = 5
     METRICS = 6
     DEAD = 7  # in dead/ only: what was refused, why, and the record's own frame kind
+    ERASED = 8  # its record was removed, and nothing is left of it
+
+
+NOT_SENT: Final = (Kind.HEADER, Kind.START, Kind.ERASED)
 
 
 class Frame(NamedTuple):
@@ -143,6 +155,12 @@ def encode_frame(kind: int, payload: bytes, seed: int) -> bytes:
     return b"".join((_MAGIC, prefix, _pack_checksum(checksum), payload))
 
 
+def encode_tombstone(payload_bytes: int, seed: int) -> bytes:
+    """Give the header of an erased frame, to be written over that of a frame with such a payload."""
+    prefix = _PREFIX.pack(VERSION, Kind.ERASED, 0, payload_bytes)
+    return b"".join((_MAGIC, prefix, _CHECKSUM.pack(zlib.crc32(prefix, seed))))
+
+
 def seed_of(segment_id: bytes) -> int:
     """Give what the checksums of a segment's frames start from."""
     return zlib.crc32(segment_id)
@@ -201,8 +219,9 @@ def _frame_at(data: bytes, position: int, seed: int) -> tuple[int, int] | None:
     if length > _PAYLOAD_MAX or end > len(data):
         return None
     view = memoryview(data)
-    prefix = zlib.crc32(view[position + 4 : position + 12], seed)
-    checksum = zlib.crc32(view[position + HEADER_BYTES : end], prefix)
+    checksum = zlib.crc32(view[position + 4 : position + 12], seed)
+    if kind != Kind.ERASED:
+        checksum = zlib.crc32(view[position + HEADER_BYTES : end], checksum)
     if _CHECKSUM.unpack_from(data, position + 12)[0] != checksum:
         return None
     return (kind if version == VERSION else Kind.UNKNOWN), end

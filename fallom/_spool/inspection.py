@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from fallom._host.files import File, open_file
-from fallom._spool.frame import Damage, Frame, Kind, RecordError, decode_record, scan
+from fallom._spool.frame import NOT_SENT, Damage, Frame, Kind, RecordError, decode_record, scan
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
@@ -37,7 +37,6 @@ __all__ = [
 COUNTED_BYTES_MAX = 32 << 20  # 0.1 s; beyond it the number of records is estimated
 LOOKED_AT_MAX = 1000  # segments whose first waiting record is looked at for its age
 _WINDOW_BYTES = 4 << 20
-_FOLLOWED: Final = (Kind.HEADER, Kind.START)
 # Where in a record its time stands (``Span``, ``Metrics``, ``Exposure``).
 _TIME_AT: Final[dict[int, int]] = {Kind.SPAN: 6, Kind.METRICS: 2, Kind.EXPOSURE: 4}
 
@@ -80,7 +79,7 @@ def waiting_of(
             start = _accepted(file, mark.name, target_of)
             times: list[int] = []
             for frame in frames_of(file, mark.name, start, mark.end):
-                if isinstance(frame, Frame) and frame.kind not in _FOLLOWED:
+                if isinstance(frame, Frame) and frame.kind not in NOT_SENT:
                     records += may_count
                     if not times:
                         times.append(time_of(frame))
@@ -131,7 +130,7 @@ def check_segment(spool: File, name: SegmentName) -> SegmentState | None:
                 if not found.is_incomplete or name.is_sealed:
                     damages.append((found.offset, found.end - found.offset))
             else:
-                records += found.kind not in _FOLLOWED
+                records += found.kind not in NOT_SENT
         if size < HEAD_BYTES:
             damages.append((0, size))
         state = _state_word(file, name)
@@ -180,7 +179,7 @@ def _state(
     waiting = [
         frame
         for frame in frames_of(file, name, start, size)
-        if isinstance(frame, Frame) and frame.kind not in _FOLLOWED
+        if isinstance(frame, Frame) and frame.kind not in NOT_SENT
     ]
     oldest = time_of(waiting[0]) if waiting else 0
     state = _state_word(file, name)

@@ -266,7 +266,9 @@ class SpoolReader:
 
     def _write_evidence(self, tail: Tail, starts: list[Start]) -> None:
         tail.starts_told.update(start.record[1] for start in starts)
-        died = [start for start in starts if not is_running(start)]
+        died = [
+            start for start in starts if not (is_running(start) or tail.is_erased(start.offset))
+        ]
         last_seen_ns = os.fstat(tail.file.fd).st_mtime_ns
         if died and write_evidence(self._spool, died, last_seen_ns):
             self._on_error(f"{len(died)} calls were in flight when their process died")

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from fallom._host.files import File, open_file
 from fallom._spool.frame import (
     FRAME_BYTES_MAX,
+    KIND_AT,
+    NOT_SENT,
     Damage,
     Frame,
     Kind,
@@ -33,7 +35,6 @@ __all__ = ["Item", "LaterFormatError", "OnDamage", "Piece", "Start", "Tail", "co
 
 OnDamage = Callable[[SegmentName, int, bytes], None]  # segment, offset, bytes that are no frame
 _WINDOW_BYTES = 4 << 20
-_FOLLOWED = (Kind.HEADER, Kind.START)  # what is read, and not sent
 
 
 class LaterFormatError(Exception):
@@ -48,6 +49,12 @@ class Item:
     record: Any
     resource: dict[str, Any]
     payload: bytes
+    tail: Tail | None = None
+    offset: int = -1  # of its frame
+
+    def is_erased(self) -> bool:
+        """Tell whether it was erased from its segment since it was read."""
+        return self.tail is not None and self.tail.is_erased(self.offset)
 
 
 class Start(NamedTuple):
@@ -55,6 +62,7 @@ class Start(NamedTuple):
 
     record: Any
     resource: dict[str, Any]
+    offset: int = -1  # of its frame
 
 
 @dataclass(slots=True)
@@ -177,7 +185,8 @@ class Tail:
         if self._resource is None:
             self._resource, self.starts = {}, {}
             for frame in _frames(self.file, self.name, HEAD_BYTES, self.position):
-                self._follow(frame)
+                if frame.kind != Kind.ERASED:
+                    self._follow(frame)
             self.starts_of_the_dead = []  # what was accepted was told when it was read
 
     def read(self, items_max: int, bytes_max: int) -> Piece | None:
@@ -202,13 +211,24 @@ class Tail:
         self.position = piece.end
         return piece
 
+    def is_erased(self, offset: int) -> bool:
+        """Tell whether the frame at an offset, which was read as a record, is an erased one by now."""
+        try:
+            return os.pread(self.file.fd, 1, offset + KIND_AT) == bytes((Kind.ERASED,))
+        except OSError:
+            return False
+
     def _take(self, piece: Piece, frame: Frame) -> None:
+        if frame.kind == Kind.ERASED:
+            return
         record = self._follow(frame)
         if record is None:
             # Its checksum is right, so this is no flipped bit but a fault of its writer.
             self._tell(frame.offset, frame.end, frame.payload)
-        elif frame.kind not in _FOLLOWED:
-            piece.items.append(Item(frame.kind, record, self._resource or {}, frame.payload))
+        elif frame.kind not in NOT_SENT:
+            resource = self._resource or {}
+            item = Item(frame.kind, record, resource, frame.payload, self, frame.offset)
+            piece.items.append(item)
 
     def _follow(self, frame: Frame) -> Any:
         """Take in what a frame says of its writer and of calls in flight; give its record, if it is one."""
@@ -221,7 +241,7 @@ class Tail:
                 self._resource = dict(record)
             elif frame.kind == Kind.START:
                 if record[1] not in self.starts_told:
-                    self.starts[record[1]] = Start(record, self._resource or {})
+                    self.starts[record[1]] = Start(record, self._resource or {}, frame.offset)
             elif frame.kind == Kind.SPAN and self.starts:
                 self.starts.pop(record[1], None)
         except (RecordError, TypeError, ValueError, LookupError):
@@ -248,12 +268,12 @@ class Tail:
 
 
 def count_records(file: File, name: SegmentName, start: int, end: int) -> int:
-    """Count the records between two offsets of a segment; headers and starts are not counted.
+    """Count the records between two offsets of a segment that are to be sent.
 
     Raises:
         OSError: The file cannot be read.
     """
-    return sum(frame.kind not in _FOLLOWED for frame in _frames(file, name, start, end))
+    return sum(frame.kind not in NOT_SENT for frame in _frames(file, name, start, end))
 
 
 def _frames(file: File, name: SegmentName, start: int, end: int) -> Iterator[Frame]:

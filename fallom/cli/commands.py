@@ -16,6 +16,7 @@ from fallom._core.errors import ConfigurationError
 from fallom._version import __version__
 from fallom.cli.configs import configs
 from fallom.cli.dead import dead
+from fallom.cli.erase import spool_erase
 from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE
 from fallom.cli.flusher import FLUSHER_SUMMARY
 from fallom.cli.host import host_options
@@ -206,6 +207,7 @@ def completion(shell: str) -> None:
     click.echo(found(root, {}, "fallom", "_FALLOM_COMPLETE").source())
 
 
+spool.add_command(spool_erase)
 for command in (configs, dead, prompts, spool, tail):
     root.add_command(command)
 

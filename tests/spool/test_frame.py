@@ -24,6 +24,7 @@ from fallom._spool.frame import (
     RecordError,
     decode_record,
     encode_frame,
+    encode_tombstone,
     pack,
     scan,
     seed_of,
@@ -61,7 +62,7 @@ def damage_of(data: bytes) -> list[Damage]:
     return [found for found in scan(data, 0, SEED) if isinstance(found, Damage)]
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(Kind)), records), max_size=5))
+@given(st.lists(st.tuples(st.sampled_from([k for k in Kind if k != Kind.ERASED]), records), max_size=5))
 def test_records_survive_packing_framing_and_reading(written: list[tuple[Kind, Any]]) -> None:
     data = b"".join(encode_frame(kind, pack(record), SEED) for kind, record in written)
     found = [(each.kind, decode_record(each.payload)) for each in frames_of(data)]
@@ -78,6 +79,23 @@ def test_offsets_are_those_of_the_file(written: list[bytes], at: int) -> None:
         assert found.offset == position
         assert found.end == position + HEADER_BYTES + len(payload)
         position = found.end
+
+
+@given(st.lists(payloads, min_size=1, max_size=5), st.data())
+def test_an_erased_frame_is_whole_however_much_of_its_payload_is_still_there(
+    written: list[bytes], draw: st.DataObject
+) -> None:
+    erased = draw.draw(st.integers(0, len(written) - 1))
+    data, start = bytearray(encoded(written)), sum(HEADER_BYTES + len(p) for p in written[:erased])
+    end = start + HEADER_BYTES + len(written[erased])
+    data[start : start + HEADER_BYTES] = encode_tombstone(len(written[erased]), SEED)
+    overwritten = draw.draw(st.integers(0, len(written[erased])))
+    data[start + HEADER_BYTES : start + HEADER_BYTES + overwritten] = bytes(overwritten)
+    found = frames_of(bytes(data))
+    assert damage_of(bytes(data)) == []
+    assert (found[erased].kind, found[erased].offset, found[erased].end) == (Kind.ERASED, start, end)
+    del found[erased], written[erased]
+    assert [each.payload for each in found] == written
 
 
 def test_the_worked_example_of_the_document_is_a_frame() -> None:
