@@ -199,7 +199,10 @@ class Tail:
             if isinstance(found, Damage):
                 if found.is_incomplete and not self._is_final(found, len(data)):
                     break
-                self._tell(found.offset, found.end, data[found.offset - self.position :])
+                bad = data[found.offset - self.position : found.end - self.position]
+                if os.pread(self.file.fd, len(bad), found.offset) != bad:
+                    break  # it is being erased at this moment, and is whole when it is read again
+                self._tell(found.offset, found.end, bad)
             else:
                 self._take(piece, found)
             piece.end = found.end

@@ -70,8 +70,8 @@ def _tell(removed: Removed, is_dry: bool, path: str) -> None:
     counted["damaged stretches with the id in them"] = (
         removed.spool.unreadable + removed.damaged_files
     )
-    listed = ", ".join(f"{count} {what}" for what, count in counted.items() if count)
-    done = "would be removed from" if is_dry else "removed from"
-    click.echo(f"{listed or 'nothing'} {done} {visible(path)}")
+    listed = ", ".join(f"{what}: {count}" for what, count in counted.items() if count)
+    done = "Would be removed from" if is_dry else "Removed from"
+    click.echo(f"{done} {visible(path)}: {listed or 'nothing'}")
     for sentence in removed.failed:
         click.echo(f"! not looked at: {visible(sentence)}")

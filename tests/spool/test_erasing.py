@@ -11,7 +11,7 @@ import pytest
 
 from fallom._core.span import Exposure, Span
 from fallom._host.files import File
-from fallom._spool import erasing
+from fallom._spool import erasing, tail
 from fallom._spool.erasing import Erasure, Person, erase_from_spool, person_of
 from fallom._spool.frame import Kind
 from fallom._spool.segment import Destination
@@ -20,7 +20,7 @@ from tests.support.records import make_metrics, make_span
 from tests.support.spools import Reading, Segment, records_of
 
 ADA, BOB = "session-of-ada", "session-of-bob"
-SECRET = "what nobody may read"  # noqa: S105 - of a prompt
+SECRET = "what nobody may read"
 
 
 def span(number: int, session_id: str, customer_id: str = "", **more: Any) -> Span:
@@ -66,7 +66,9 @@ def test_only_the_records_of_that_session_go_and_their_bytes_with_them(
 
 
 def test_metrics_and_exposures_and_calls_in_flight_go_too(spool: File, spool_path: Path) -> None:
-    metrics = [make_metrics(number)._replace(session_id=who) for number, who in ((1, ADA), (2, BOB))]
+    metrics = [
+        make_metrics(number)._replace(session_id=who) for number, who in ((1, ADA), (2, BOB))
+    ]
     Segment(spool, {}, Destination.METRICS).add(*metrics, kind=Kind.METRICS)
     Segment(spool, {}, Destination.EXPOSURES).add(exposure(ADA), exposure(BOB), kind=Kind.EXPOSURE)
     Segment(spool, {}).add(span(3, ADA), span(4, BOB), kind=Kind.START)
@@ -81,7 +83,9 @@ def test_metrics_and_exposures_and_calls_in_flight_go_too(spool: File, spool_pat
 def test_a_customer_s_exposures_are_known_by_sessions_that_are_theirs_alone(
     spool: File, spool_path: Path
 ) -> None:
-    Segment(spool, {}).add(span(1, "own", "ada"), span(2, "shared", "ada"), span(3, "shared", "bob"))
+    Segment(spool, {}).add(
+        span(1, "own", "ada"), span(2, "shared", "ada"), span(3, "shared", "bob")
+    )
     told = Segment(spool, {}, Destination.EXPOSURES)
     told.add(*map(exposure, ("own", "shared", "other")), kind=Kind.EXPOSURE)
     person = person_of(spool, "", "ada")
@@ -105,7 +109,9 @@ def test_a_writer_goes_on_in_the_segment_that_something_was_erased_from(
     writer.seal()
 
 
-def test_what_was_delivered_goes_from_the_disk_and_is_no_loss(spool: File, spool_path: Path) -> None:
+def test_what_was_delivered_goes_from_the_disk_and_is_no_loss(
+    spool: File, spool_path: Path
+) -> None:
     segment = Segment(spool, {}).add(span(1, ADA))
     reading = Reading(spool)
     reading.reader.accept(reading.pieces())
@@ -205,6 +211,32 @@ def test_a_header_that_is_torn_costs_the_erased_record_alone_and_is_finished(
     assert erase(spool).unreadable == 1
     assert not on_disk(spool_path, ADA)
     assert on_disk(spool_path, f"{SECRET} {BOB} 3")
+
+
+def test_a_frame_that_is_erased_while_it_is_read_is_no_damage(
+    spool: File, spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system gives the old header and the new payload: a read and a write may mix by pages."""
+    Segment(spool, {}).add(span(1, ADA, big="x" * 20_000), span(2, BOB)).leave()
+    [path] = spool_path.iterdir()
+    data = path.read_bytes()
+    half = data.index(b"xxxx") + 9_000
+    real = os.pread
+
+    def mixed(fd: int, length: int, offset: int) -> bytes:
+        monkeypatch.setattr(tail.os, "pread", real)
+        erase(spool)
+        return (data[:half] + path.read_bytes()[half:])[offset : offset + length]
+
+    reading = Reading(spool)
+    reading.reader.refresh(1)
+    tails = list(reading.reader._tails.values())
+    tails[0].learn()
+    monkeypatch.setattr(tail.os, "pread", mixed)
+    found = records_of(reading.pieces()) + records_of(reading.pieces())
+    assert [int.from_bytes(record[1], "big") for record in found] == [2]
+    assert reading.damage == []
+    reading.reader.close()
 
 
 def test_what_cannot_be_opened_is_said(spool: File, spool_path: Path) -> None:

@@ -62,7 +62,9 @@ def damage_of(data: bytes) -> list[Damage]:
     return [found for found in scan(data, 0, SEED) if isinstance(found, Damage)]
 
 
-@given(st.lists(st.tuples(st.sampled_from([k for k in Kind if k != Kind.ERASED]), records), max_size=5))
+@given(
+    st.lists(st.tuples(st.sampled_from([k for k in Kind if k != Kind.ERASED]), records), max_size=5)
+)
 def test_records_survive_packing_framing_and_reading(written: list[tuple[Kind, Any]]) -> None:
     data = b"".join(encode_frame(kind, pack(record), SEED) for kind, record in written)
     found = [(each.kind, decode_record(each.payload)) for each in frames_of(data)]
@@ -93,7 +95,11 @@ def test_an_erased_frame_is_whole_however_much_of_its_payload_is_still_there(
     data[start + HEADER_BYTES : start + HEADER_BYTES + overwritten] = bytes(overwritten)
     found = frames_of(bytes(data))
     assert damage_of(bytes(data)) == []
-    assert (found[erased].kind, found[erased].offset, found[erased].end) == (Kind.ERASED, start, end)
+    assert (found[erased].kind, found[erased].offset, found[erased].end) == (
+        Kind.ERASED,
+        start,
+        end,
+    )
     del found[erased], written[erased]
     assert [each.payload for each in found] == written
 
