@@ -154,8 +154,8 @@ def test_a_call_that_ended_is_never_told_as_died_though_its_span_was_refused(
     kill_in_flight(CALL + REFUSALS[refusal] + WAIT, tmp_path, "refused")
     cloud.fault()
     kill_in_flight(CALL + WAIT, tmp_path, "killed")
-    wait_for(lambda: died(cloud))
-    assert fallom.flush(20) == 0
+    wait_for(lambda: died(cloud), timeout_s=90)  # a backoff of half a minute may be under way
+    assert fallom.flush(60) == 0
     assert {row["attributes"]["fallom.session_id"] for row in died(cloud)} == {"killed"}
 
 
