@@ -334,8 +334,7 @@ def _pack(value: int) -> bytes:
 
 
 def _is_page(file: File) -> bool:
-    head = os.pread(file.fd, 16, 0)
-    return file.size() >= PAGE_BYTES and head == _MAGIC + _U64.pack(_LAYOUT)
+    return file.size() >= PAGE_BYTES and os.pread(file.fd, 16, 0) == _MAGIC + _U64.pack(_LAYOUT)
 
 
 def _make(directory: File) -> None:
