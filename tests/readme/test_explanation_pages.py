@@ -1,4 +1,4 @@
-"""The explanations: the rule of assignment, its vectors and the files that are told of are the real ones."""
+"""The explanations: the rule of assignment, its vectors and the files named are the real ones."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+"""The map of the documentation: every page is reachable from it and stands in the site's navigation."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.scripts import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+NAVIGATION = re.findall(r"- ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+
+
+def links_of(page: str) -> set[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found = re.findall(r"\]\(([\w./-]+\.md)", text)
+    here = (DOCS / page).parent
+    return {str((here / link).resolve().relative_to(DOCS)) for link in found}
+
+
+def test_the_navigation_has_each_page_once() -> None:
+    assert sorted(NAVIGATION) == PAGES
+
+
+def test_each_page_is_linked_from_the_map_or_a_page_behind_it() -> None:
+    reached, new = {"index.md"}, {"index.md"}
+    while new:
+        new = set().union(*(links_of(page) for page in new)) - reached
+        reached |= new
+    apart = {page for page in PAGES if page.startswith("reference/")}
+    assert set(PAGES) - reached - apart == set()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
+def test_files_that_are_linked_from_outside_the_site_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_is_one_sitting() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 380
