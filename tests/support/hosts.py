@@ -349,8 +349,8 @@ _GUNICORN = (sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--
 _UWSGI = (
     os.environ.get("FALLOM_TEST_UWSGI", f"{_BIN}/uwsgi"),
     *"--master --die-on-term --need-app --http11-socket 127.0.0.1:{port} --processes 2".split(),
-    # A second socket: the shell that starts the flusher happens to close the first one's number.
-    *("--stats", "127.0.0.1:0", "--virtualenv", sys.prefix, "--module", "wsgi_app:app"),
+    # A second socket of the workers: the shell that starts the flusher happens to close number 3.
+    *("--uwsgi-socket", "127.0.0.1:0", "--virtualenv", sys.prefix, "--module", "wsgi_app:app"),
 )
 SYNC = Kind("gunicorn sync", (*_GUNICORN, "wsgi_app:app"))
 GTHREAD = Kind(
