@@ -58,7 +58,9 @@ def opened(state_dir: str | None, namespace: str | None) -> Iterator[History]:
         with opened_history(Path(host.place.directory.snapshot_path)) as history:
             if not history.manifests:
                 raise click.ClickException(
-                    f"Nothing was ever fetched into {host.path}. `fallom doctor` says why."
+                    f"Nothing was ever fetched into {host.path}. The settings here (key, URLs, headers, "
+                    "FALLOM_STATE_DIR) must be those of the application; `fallom status` lists what "
+                    "else is on this host, `fallom doctor` says what is wrong."
                 )
             yield history
     except DatabaseError as error:

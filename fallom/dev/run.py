@@ -189,8 +189,9 @@ def _banner(options: CloudOptions, port: int) -> str:
         "",
         f"  export FALLOM_TRACES_URL={url} FALLOM_CONFIGS_URL={url} FALLOM_PROMPTS_URL={url}",
         f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=anything",
-        "  export FALLOM_SYNC_INTERVAL=2   # seconds until a changed file is taken up; else 30",
+        "  export FALLOM_SYNC_INTERVAL=2",
         "",
+        "With the last one a changed file is taken up within 2 seconds; else it is 30.",
         "Ctrl-C stops it.",
     ]
     return "\n".join(lines)

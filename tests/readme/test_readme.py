@@ -28,6 +28,8 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalClou
         for name, value in running.environment().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("FALLOM_LINGER", "1")
+        # A busy machine may need longer than a second for the first flusher; readers have an idle one.
+        monkeypatch.setenv("FALLOM_COLD_START_TIMEOUT", "30")
         yield running
 
 
