@@ -55,6 +55,8 @@ _ABSENT = ("NotGiven", "Omit")  # the client libraries' words for "not said", by
 
 def field(source: Any, name: str) -> Any:
     """Give ``source[name]`` of a mapping, or ``source.name``; None if it is not there or not said."""
+    if source is None:
+        return None
     if isinstance(source, dict):
         value = source.get(name)
     elif name in (known := getattr(source, "__dict__", _NOTHING)):
@@ -69,6 +71,8 @@ def field(source: Any, name: str) -> Any:
             value = getattr(source, name, None)
             if value is None and isinstance(source, Mapping):
                 value = source.get(name)
+    if value is None or type(value) is str:  # of fifty fields of a call, forty
+        return value
     return None if type(value).__name__ in _ABSENT else value
 
 
