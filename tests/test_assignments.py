@@ -11,7 +11,7 @@ import pytest
 import fallom
 from fallom import models
 from fallom._assignments import Assignments
-from fallom._core.assignment import CompiledConfig
+from fallom._core.assignment import CompiledConfig, choose
 from fallom._core.errors import PayloadError
 from fallom._runtime import current
 from fallom._snapshot.entries import Kind
@@ -80,6 +80,24 @@ def test_a_snapshot_that_cannot_be_read_yet_is_not_taken_for_read(
         assert known() is None
     current().snapshot._retry_at_s = 0.0  # instead of a second's wait
     assert models.get("app", "s") == "two"
+
+
+def test_a_snapshot_that_another_thread_reads_meanwhile_is_not_what_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(1, "one")
+    get_twice()
+
+    def meanwhile(*arguments: Any) -> int:
+        monkeypatch.undo()
+        publish(2, "two")
+        assert current().snapshot.config("app") is not None
+        return choose(*arguments)
+
+    monkeypatch.setattr(models, "choose", meanwhile)
+    assert models.get("app", "another") == "one"
+    assert current().known_model("app", "another") is None
+    assert models.get("app", "another") == "two"
 
 
 def test_what_targeting_decides_is_not_remembered_as_the_sessions() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from fake_provider import Provider, Recording, chat_reply
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -155,6 +155,9 @@ CHUNKS = st.builds(
 
 
 @given(st.lists(CHUNKS, max_size=8), st.booleans())
+@example([chunk_of({}, {}, {}), chunk_of({}, {"index": 1}, {})], True)
+@example([chunk_of({}, {}, {}), chunk_of({}, {"finish_reason": "stop"}, {})], True)
+@example([chunk_of({}, {}, {}), chunk_of({"reasoning": "because"}, {}, {})], True)
 def test_the_short_way_to_read_a_chunk_reads_what_the_long_way_does(
     chunks: list[Any], content_captured: bool
 ) -> None:
