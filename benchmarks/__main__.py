@@ -22,6 +22,7 @@ CASES = (
     "wrapped",
     "snapshots",
     "hosting",
+    "host_times",
     "scaling",
 )
 
