@@ -49,6 +49,7 @@ def init(
     sample_rate: float | None = None,
     auto_instrument: bool | None = None,
     bootstrap: str | os.PathLike[str] | None = None,
+    ship_masks: str | Iterable[str] | None = None,
     self_metrics: Literal["none", "otlp"] | None = None,
     extra_targets: Iterable[Mapping[str, Any]] | None = None,
     mask: Callable[[str], str] | None = None,
@@ -97,6 +98,9 @@ def init(
             leaves Celery alone, whose tasks carry session and trace by default.
         bootstrap: A snapshot that the application ships with, made by ``fallom configs export``; it serves
             until configs, or prompts, were fetched for the first time on this host.
+        ship_masks: Masks of ``fallom.masks`` by name, as "api_keys,email_addresses" or a list: what is
+            spooled goes through them when it is sent, also what was recorded before. They stay in force for
+            all processes with these URLs and this key until it says otherwise; "none" lifts them.
         self_metrics: "otlp" has the flusher send what it counts (delivered, dropped, lag) once a minute as
             OTLP metrics, to ``/v1/metrics`` beside ``traces_url``.
         extra_targets: Further OTLP backends that get the same spans and custom metrics: mappings with

@@ -30,6 +30,7 @@ from fallom._host.control import GENERATION_WORD, Drop
 from fallom._host.files import File
 from fallom._host.forks import ForkGuard, ProcessLock, new_mark
 from fallom._host.ids import Ids
+from fallom._host.masks_in_force import write_masks
 from fallom._host.place import Place
 from fallom._metrics import MetricsPacking
 from fallom._packing import Packing
@@ -296,6 +297,11 @@ class Runtime:
     def _found(self, place: Place) -> None:
         bytes_max = place.directory.spool_bytes_max(self.settings.spool_bytes_total)
         self._room = Room(bytes_max, self.settings.spool_segments_max)
+        if self.settings.ship_masks:
+            try:
+                write_masks(place.directory.root, self.settings.ship_masks)
+            except OSError as error:
+                self.drops.warn("ship_masks is not known to a flusher that runs", str(error))
 
     def _spool(self) -> File | None:
         """Give the spool directory; asked when a segment is opened, so often enough for this check."""

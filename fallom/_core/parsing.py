@@ -16,6 +16,7 @@ from fallom._core.errors import ConfigurationError
 
 __all__ = [
     "FALSE_WORDS",
+    "MASK_NAMES",
     "number_of",
     "one_of",
     "read_capture",
@@ -23,6 +24,7 @@ __all__ = [
     "read_headers",
     "read_key",
     "read_key_values",
+    "read_mask_names",
     "read_path",
     "read_source",
     "read_text",
@@ -30,6 +32,7 @@ __all__ = [
     "whole_number_of",
 ]
 
+MASK_NAMES = ("api_keys", "data_urls", "email_addresses")  # of ``known_masks``, not loaded for it
 FALSE_WORDS = ("false", "0", "no", "off")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
@@ -192,6 +195,23 @@ def one_of(*choices: str) -> Callable[[str, Any], str]:
         return word
 
     return parse
+
+
+def read_mask_names(source: str, raw: Any) -> str:
+    """Read the names of masks, separated by commas or as a list; "none" stands alone."""
+    given = raw.split(",") if isinstance(raw, str) else raw
+    try:
+        names = sorted({str(name).strip().lower() for name in given} - {""})
+    except TypeError:
+        names = []
+    if not names or (names != ["none"] and not set(names) <= set(MASK_NAMES)):
+        expected = ", ".join(map(repr, MASK_NAMES))
+        raise ConfigurationError(
+            f"{source} is {raw!r}; expected 'none', or some of {expected}. A function of yours works in "
+            "workers only: fallom.init(mask=...).",
+            source,
+        )
+    return ",".join(names)
 
 
 def read_path(source: str, raw: Any) -> str:

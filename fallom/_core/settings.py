@@ -31,6 +31,7 @@ from fallom._core.parsing import (
     read_headers,
     read_key,
     read_key_values,
+    read_mask_names,
     read_path,
     read_source,
     read_text,
@@ -78,6 +79,7 @@ class Settings:
     auto_instrument: bool = True  # FALLOM_AUTO_INSTRUMENT: use OpenTelemetry's that are installed
     bootstrap: str | None = None  # FALLOM_BOOTSTRAP; a file of ``fallom configs export``
     self_metrics: str = "none"  # FALLOM_SELF_METRICS: "otlp" sends what the flusher counts
+    ship_masks: str = ""  # FALLOM_SHIP_MASKS; names, sorted, "none", or "" to leave it as it is
     extra_targets: tuple[ExtraTarget, ...] = ()  # FALLOM_TRACES_EXTRA_<NAME>_URL, _HEADERS, ...
 
     @property
@@ -286,6 +288,7 @@ PARAMETERS: dict[str, tuple[str, tuple[str, ...], _Parse]] = {
     ),
     "bootstrap": ("bootstrap", ("FALLOM_BOOTSTRAP",), read_path),
     "extra_targets": ("extra_targets", (), read_extra_targets),  # and ``extra_targets_in``
+    "ship_masks": ("ship_masks", ("FALLOM_SHIP_MASKS",), read_mask_names),
     "self_metrics": ("self_metrics", ("FALLOM_SELF_METRICS",), one_of("none", "otlp")),
     "auto_instrument": ("auto_instrument", ("FALLOM_AUTO_INSTRUMENT",), read_flag),
 }

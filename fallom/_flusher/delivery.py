@@ -12,17 +12,17 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from fallom._core.outcome import Outcome, Verdict, judge
 from fallom._core.settings import Settings
-from fallom._core.span import Exposure, Metrics, exposure_of, metrics_of, span_of
+from fallom._core.span import Exposure, Metrics, Span, exposure_of, metrics_of, span_of
 from fallom._flusher.http import Http, NetworkError, Request
 from fallom._flusher.otlp import TraceEncoder, metrics_span, partial_success
 from fallom._spool.frame import Kind
 from fallom._spool.reader import Item
 
-__all__ = ["Delivery", "Result", "deliver_json", "deliver_otlp", "withhold"]
+__all__ = ["Delivery", "MasksInForce", "Result", "deliver_json", "deliver_otlp", "withhold"]
 
 EXCHANGE_DEADLINE_S = 10.0  # giving up earlier sends twice what the server is still working on
 CONNECTIONS = 4  # of a lane that posts one record a request
@@ -48,15 +48,22 @@ class Result:
 
 
 Delivery = Callable[[list[Item], int, float], Result]  # items, attempt, unix time
+MasksInForce: TypeAlias = "Callable[[], Callable[[Span], Span] | None]"
 
 
-def deliver_otlp(who: Settings | Mapping[str, str], http: Http, endpoint: str) -> Delivery:
+def deliver_otlp(
+    who: Settings | Mapping[str, str],
+    http: Http,
+    endpoint: str,
+    masks: MasksInForce = lambda: None,
+) -> Delivery:
     """Give the way in which spans are posted: OTLP/HTTP, protobuf, gzip.
 
     Args:
         who: As whom: settings, or the headers of an extra target, which is told nothing but those.
         http: The way to the network.
         endpoint: The URL.
+        masks: Gives what spans go through before they are posted; asked for each batch.
     """
     headers = {
         "Content-Type": "application/x-protobuf",
@@ -102,12 +109,7 @@ def deliver_otlp(who: Settings | Mapping[str, str], http: Http, endpoint: str) -
 
     def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
         result = Result()
-        pairs = []
-        for item in items:
-            try:
-                pairs.append((item, (_span(item), item.resource)))
-            except (ValueError, TypeError):
-                result.unreadable.append(item)
+        pairs = _pairs(items, masks(), result)
         parts = [pairs] if pairs else []
         if len(pairs) >= PROBED_FROM:
             outcome = post([pair[1] for pair in pairs], attempt, now_unix_s, result)
@@ -220,7 +222,21 @@ def credentials(settings: Settings, with_traces_headers: bool) -> dict[str, str]
     return headers
 
 
-def _span(item: Item) -> Any:
+def _pairs(
+    items: list[Item], masked: Callable[[Span], Span] | None, result: Result
+) -> list[tuple[Item, tuple[Span, Mapping[str, Any]]]]:
+    """Give records with their spans, as they may be sent; what is none is noted in ``result``."""
+    pairs: list[tuple[Item, tuple[Span, Mapping[str, Any]]]] = []
+    for item in items:
+        try:
+            span = _span(item)
+            pairs.append((item, (masked(span) if masked else span, item.resource)))
+        except (ValueError, TypeError):
+            result.unreadable.append(item)
+    return pairs
+
+
+def _span(item: Item) -> Span:
     if item.kind == Kind.METRICS:
         return metrics_span(metrics_of(item.record))
     if item.kind == Kind.SPAN:

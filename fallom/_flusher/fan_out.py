@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from fallom._core.extra_targets import ExtraTarget
 from fallom._core.settings import Settings
 from fallom._flusher.dead import DeadLetters
-from fallom._flusher.delivery import deliver_otlp
+from fallom._flusher.delivery import MasksInForce, deliver_otlp
 from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.ship import Channel, Lane
@@ -87,10 +87,10 @@ class FanOut:
         others = self._hashes if destination in EXTRA_DESTINATIONS else ()
         return Sharing(is_keeper=True, others=others, heads=self._heads)
 
-    def make_lanes(self, http: Http) -> list[Lane]:
-        """Make the lanes of all targets, anew at each turn of the flusher."""
+    def make_lanes(self, http: Http, masks: MasksInForce) -> list[Lane]:
+        """Make the lanes of all targets, anew at each turn of the flusher; ``masks`` hold for all."""
         for extra in self._extras:
-            extra.lanes = [self._lane(extra, each, http) for each in EXTRA_DESTINATIONS]
+            extra.lanes = [self._lane(extra, each, http, masks) for each in EXTRA_DESTINATIONS]
         return [lane for extra in self._extras for lane in extra.lanes]
 
     def carry_over(self) -> None:
@@ -157,12 +157,14 @@ class FanOut:
             name = extra.target.name
             extra.ledger.say(f"{lost} records are given up for {name}: {why}", time.monotonic())
 
-    def _lane(self, extra: _Extra, destination: Destination, http: Http) -> Lane:
+    def _lane(
+        self, extra: _Extra, destination: Destination, http: Http, masks: MasksInForce
+    ) -> Lane:
         target, ledger = extra.target, extra.ledger
         is_spans = destination is Destination.TRACES
         channel = Channel(
             destination,
-            deliver_otlp(target.headers, http, target.endpoint),
+            deliver_otlp(target.headers, http, target.endpoint, masks),
             Tally.SPANS_ACCEPTED if is_spans else Tally.METRICS_ACCEPTED,
             target=target.name,
         )

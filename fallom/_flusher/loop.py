@@ -37,6 +37,7 @@ from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.on_disk import OnDisk
 from fallom._flusher.ship import Channel, Lane
+from fallom._flusher.ship_masks import ShipMasks
 from fallom._flusher.syncing import SyncThread
 from fallom._flusher.targets import target_hashes
 from fallom._host.control import ControlPage, Drop, Tally
@@ -83,6 +84,7 @@ class Flusher:
         self._dead = DeadLetters(directory.dead, settings.dead_bytes_max, settings.dead_age_max_s)
         self._targets = target_hashes(settings)
         self._http = Http()
+        self._masks = ShipMasks(directory.root, settings.ship_masks, self._mask_failed)
         started = clocks()
         self._fan_out = FanOut(settings, directory, page, self._targets, started)
         self._bounds = Bounds(
@@ -129,7 +131,7 @@ class Flusher:
         """Run lanes and sync until there is a reason to leave; give it when their threads have ended."""
         settings, page = self._settings, self._page
         self._lanes = [self._lane(channel) for channel in self._channels()]
-        self._all_lanes = [*self._lanes, *self._fan_out.make_lanes(self._http)]
+        self._all_lanes = [*self._lanes, *self._fan_out.make_lanes(self._http, self._masks.current)]
         self._sync = SyncThread(settings, self._http, self._directory, page, self._ledger)
         self._beat_ns = 0
         self._busy_ns = time.monotonic_ns()
@@ -267,11 +269,11 @@ class Flusher:
 
     def _channels(self) -> list[Channel]:
         settings, http = self._settings, self._http
-        traces = deliver_otlp(settings, http, settings.traces_endpoint)
+        traces = deliver_otlp(settings, http, settings.traces_endpoint, self._masks.current)
         metrics = (
             deliver_json(settings, http, settings.metrics_endpoint, metrics_body)
             if settings.metrics_protocol == "json"
-            else deliver_otlp(settings, http, settings.metrics_endpoint)
+            else deliver_otlp(settings, http, settings.metrics_endpoint, self._masks.current)
         )
         exposures = deliver_json(settings, http, settings.exposures_endpoint, exposure_body)
         if not settings.tells_exposures:  # of an earlier version, or put back from dead/
@@ -325,6 +327,10 @@ class Flusher:
         self._ledger.drop(Drop.DAMAGED)
         self._dead.keep_damaged(name, offset, data, time.time_ns())
         self._say(f"{len(data)} damaged bytes in {name.file_name()} at {offset}; kept in dead/")
+
+    def _mask_failed(self, sentence: str) -> None:
+        self._ledger.drop(Drop.INTERNAL)
+        self._say(sentence)
 
     def _say(self, sentence: str) -> None:
         self._ledger.say(sentence, time.monotonic())

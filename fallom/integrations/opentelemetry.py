@@ -11,7 +11,7 @@ This module is imported only where the SDK is: by those who ask for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from opentelemetry.context import Context, get_value
@@ -20,35 +20,11 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from fallom._core.masking import mask_json_or_text
+from fallom._core.content import is_content, mask_content
 from fallom._core.span import Dropped, Event, Link, Scope, Span, Tracing
 from fallom.integrations._call import give_up
 
 __all__ = ["SpoolExporter", "SpoolProcessor", "Spooled", "is_llm_span"]
-
-# Attributes and events that hold text of prompts, completions, tools, or errors that may repeat it:
-# OpenTelemetry's names, and those of instrumentations that came before them.
-_CONTENT = (
-    "gen_ai.input.messages gen_ai.output.messages gen_ai.system_instructions gen_ai.tool.definitions "
-    "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.retrieval.query.text "
-    "gen_ai.retrieval.documents gen_ai.event.content gen_ai.choice gen_ai.prompt gen_ai.completion "
-    "input.value output.value exception.message exception.stacktrace "
-    "traceloop.entity.input traceloop.entity.output content message tool_calls"
-).split()
-_CONTENT_PREFIXES = (
-    "gen_ai.prompt.",
-    "gen_ai.completion.",
-    "gen_ai.prompt.variable.",
-    "llm.prompt",
-    "llm.completion",
-    "llm.input_messages",
-    "llm.output_messages",
-    "llm.request.functions",
-    "llm.tools",
-    "retrieval.documents",
-    "embedding.embeddings",
-)
-_NO_CONTENT = ("gen_ai.prompt.name", "gen_ai.prompt.version")
 
 _SCOPE_PREFIXES = (
     "opentelemetry.util.genai",
@@ -137,24 +113,9 @@ class Spooled:
     def _attributes(self, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
         found = dict(attributes or {})
         if not self._tracing.content_captured:
-            return {name: value for name, value in found.items() if not _is_content(name)}
-        if self._tracing.mask is not None:
-            for name, value in found.items():
-                if _is_content(name):
-                    found[name] = self._masked(value)
-        return found
-
-    def _masked(self, value: Any) -> Any:
+            return {name: value for name, value in found.items() if not is_content(name)}
         mask = self._tracing.mask
-        if mask is None or isinstance(value, (bool, int, float)):
-            return value
-        if isinstance(value, str):
-            return mask_json_or_text(mask, value)
-        if isinstance(value, Mapping):
-            return {name: self._masked(item) for name, item in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-            return [self._masked(item) for item in value]
-        return mask(str(value))
+        return found if mask is None else mask_content(mask, found)
 
     def _text(self, text: str | None) -> str:
         """Give an error's text: of a provider's error it may be the prompt."""
@@ -265,12 +226,6 @@ def _is_generative(span: ReadableSpan) -> bool:
     if span.kind.name != "CLIENT":
         return False
     return not any(word in span.name.lower() for word in _OTHER_WORK)
-
-
-def _is_content(name: str) -> bool:
-    if name in _CONTENT:
-        return True
-    return name.startswith(_CONTENT_PREFIXES) and name not in _NO_CONTENT
 
 
 def _scope(scope: Any) -> Scope:

@@ -79,6 +79,14 @@ GOOD: list[tuple[str, str, str, Any, str, Any]] = [
     ("metrics_protocol", "metrics_protocol", "FALLOM_METRICS_PROTOCOL", "json", "json", "json"),
     ("sample_rate", "sample_rate", "FALLOM_SAMPLE_RATE", 0.25, "0.25", 0.25),
     ("bootstrap", "bootstrap", "FALLOM_BOOTSTRAP", "/b.json", "/b.json", "/b.json"),
+    (
+        "ship_masks",
+        "ship_masks",
+        "FALLOM_SHIP_MASKS",
+        ["email_addresses", "api_keys"],
+        "api_keys, EMAIL_ADDRESSES",
+        "api_keys,email_addresses",
+    ),
     ("self_metrics", "self_metrics", "FALLOM_SELF_METRICS", "otlp", "otlp", "otlp"),
     ("auto_instrument", "auto_instrument", "FALLOM_AUTO_INSTRUMENT", False, "off", False),
 ]
@@ -365,6 +373,7 @@ def test_urls_that_change_places_are_another_namespace() -> None:
         {"service_name": "s"},
         {"state_dir": "/x"},
         {"capture_content": False},
+        {"ship_masks": "api_keys"},
         {"linger_s": 1.0},
         {"resource_attributes": {"a": "b"}},
     ],

@@ -1,0 +1,74 @@
+"""Which attributes hold content, and a mask over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fallom._core.masking import mask_json_or_text
+from fallom._core.span import Span
+
+__all__ = ["is_content", "mask_content", "mask_span"]
+
+# Attributes and events that hold text of prompts, completions, tools, or errors that may repeat it:
+# OpenTelemetry's names, and those of instrumentations that came before them.
+_CONTENT = (
+    "gen_ai.input.messages gen_ai.output.messages gen_ai.system_instructions gen_ai.tool.definitions "
+    "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.retrieval.query.text "
+    "gen_ai.retrieval.documents gen_ai.event.content gen_ai.choice gen_ai.prompt gen_ai.completion "
+    "input.value output.value exception.message exception.stacktrace "
+    "traceloop.entity.input traceloop.entity.output content message tool_calls "
+    "fallom.input fallom.output"
+).split()
+_CONTENT_PREFIXES = (
+    "gen_ai.prompt.",
+    "gen_ai.completion.",
+    "gen_ai.prompt.variable.",
+    "llm.prompt",
+    "llm.completion",
+    "llm.input_messages",
+    "llm.output_messages",
+    "llm.request.functions",
+    "llm.tools",
+    "retrieval.documents",
+    "embedding.embeddings",
+)
+_NO_CONTENT = ("gen_ai.prompt.name", "gen_ai.prompt.version")
+
+
+def is_content(name: str) -> bool:
+    """Tell whether an attribute holds text of a prompt, a completion, a tool, or an error."""
+    if name in _CONTENT:
+        return True
+    return name.startswith(_CONTENT_PREFIXES) and name not in _NO_CONTENT
+
+
+def mask_content(mask: Callable[[str], str], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give attributes with those that hold content masked."""
+    return {
+        name: _masked(mask, value) if is_content(name) else value
+        for name, value in attributes.items()
+    }
+
+
+def mask_span(mask: Callable[[str], str], span: Span) -> Span:
+    """Give a span with its content, that of its events, and the text of its error masked."""
+    return span._replace(
+        status_message=mask(span.status_message) if span.status_message else "",
+        attributes=mask_content(mask, span.attributes),
+        events=[
+            event._replace(attributes=mask_content(mask, event.attributes)) for event in span.events
+        ],
+    )
+
+
+def _masked(mask: Callable[[str], str], value: Any) -> Any:
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return mask_json_or_text(mask, value)
+    if isinstance(value, Mapping):
+        return {name: _masked(mask, item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [_masked(mask, item) for item in value]
+    return mask(str(value))
