@@ -1,7 +1,7 @@
 """A real browser, where there is one: Chromium, driven by playwright.
 
-FALLOM_CHROMIUM names the program where it is not on the PATH, FALLOM_AXE the file axe.min.js of npm's
-package axe-core. What is missing is a reason to skip.
+FALLOM_CHROMIUM names the program where it is not on the PATH; the Python packages are the group `browser`.
+What is missing is a reason to skip. `scripts/browser` installs the group and runs these tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from tests.dev.page.conftest import LookedAtCloud
 CHROMIUM = os.environ.get("FALLOM_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-AXE_PLACES = ("node_modules/axe-core/axe.min.js", "/usr/share/javascript/axe-core/axe.min.js")
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +37,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    given = os.environ.get("FALLOM_AXE")
-    found = next((p for p in (given, *AXE_PLACES) if p and Path(p).exists()), None)
-    if found is None:
-        pytest.skip("no axe.min.js: `npm install axe-core`, or name it by FALLOM_AXE")
-    return Path(found).read_text()
+    package = pytest.importorskip(
+        "axe_playwright_python", reason="axe-playwright-python, which carries axe, is not installed"
+    )
+    return (Path(package.__path__[0]) / "axe.min.js").read_text()
 
 
 @pytest.fixture(scope="module")

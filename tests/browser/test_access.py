@@ -21,6 +21,7 @@ def busy(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
     database = tmp_path_factory.mktemp("busy") / "dev.db"
     fill(database, 1200)
     with LocalCloud(db=database) as cloud:
+        views(cloud)  # waits until there is something to look at
         yield cloud
 
 
@@ -44,6 +45,7 @@ def views(cloud: Any) -> dict[str, str]:
         "session": first("/ui/sessions", "/ui/session/"),
         "experiments": "/ui/experiments",
         "experiment": "/ui/experiment/config/my-app",
+        "a moment": "/?from=2026-01-01T00%3A00%3A00&to=2026-01-01T01%3A00%3A00",
         "served": "/ui/served",
         "host": "/ui/host",
     }
@@ -150,6 +152,7 @@ def test_nothing_moves_for_whoever_asked_for_that(busy: Any, open_page: Any) -> 
 def test_the_page_is_readable_without_its_script(busy: Any, open_page: Any) -> None:
     page = open_page(busy.url, java_script_enabled=False)
     page.locator("#traces .row-link").first.click()
+    page.wait_for_url("**/ui/trace/**")
     assert page.locator("#waterfall tbody tr").count() >= 1
 
 

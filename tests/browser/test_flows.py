@@ -105,6 +105,7 @@ def test_the_waterfall_shows_first_tokens_attempts_and_errors(
         assert page.locator("#waterfall line.attempt").count() >= 1
         page.goto(f"{cloud.url}/?sort=slowest")
         page.locator("#traces .row-link").first.click()
+        page.wait_for_url("**/ui/trace/**")
         assert page.locator("#waterfall tbody tr").count() >= 1
         bars = page.locator("#waterfall rect.bar")
         lane = page.locator("#waterfall svg.lane").first.bounding_box()
