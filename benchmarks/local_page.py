@@ -14,6 +14,7 @@ import http.client
 import statistics
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -37,6 +38,10 @@ def get(port: int, path: str) -> tuple[float, int, str]:
 
 def first_link(body: str, prefix: str) -> str:
     return prefix + body.split(f'href="{prefix}', 1)[1].split('"', 1)[0].replace("&amp;", "&")
+
+
+def moment(age_s: float) -> str:
+    return datetime.fromtimestamp(time.time() - age_s).isoformat(timespec="seconds")
 
 
 def main() -> None:
@@ -64,8 +69,14 @@ def main() -> None:
                 "of a rare error and a plan": "/?error=rate_limit_exceeded&meta=plan%3Denterprise",
                 "slowest first": "/?sort=slowest",
                 "most tokens, one customer": "/?sort=tokens&customer=user-7",
+                "of the last 15 minutes": "/?period=15m",
+                "of a minute long ago": f"/?from={moment(900)}&to={moment(840)}",
+                "before all of them": f"/?to={moment(10 * spans)}",
                 "slower than all, a tag": "/?slower=900000&tag=beta",
                 "search, a frequent word": "/?q=order",
+                "search, a frequent word, page 2": first_link(
+                    get(cloud.port, "/?q=order")[2], "/?q=order&amp;after="
+                ),
                 "search, nothing found": "/?q=zzzznothing",
                 "search, a phrase and a filter": "/?q=%22trail+shoe%22&errors=1",
                 "search, frequent, filter never met": "/?q=order&slower=900000",

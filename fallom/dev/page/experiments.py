@@ -6,11 +6,11 @@ targeting decided stand beside the draw, not in it: their shares are nobody's we
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
+from fallom.dev.page.overlaps import Overlaps, read_overlaps
 from fallom.dev.page.plots import Drawing, interval_plot, share_plot
 from fallom.dev.page.shown import shown_count, shown_ms, shown_number, shown_share
 from fallom.dev.page.statistics import (
@@ -21,9 +21,9 @@ from fallom.dev.page.statistics import (
     share_interval,
     share_mismatch,
 )
+from fallom.dev.page.versions import CONFIG, NEWEST, Served, Version, known_versions
 
 __all__ = [
-    "SESSIONS_MAX",
     "Experiment",
     "Measure",
     "Variant",
@@ -31,9 +31,6 @@ __all__ = [
     "read_experiment",
 ]
 
-CONFIG: Final = "config"
-TEST: Final = "prompt_ab_test"
-SESSIONS_MAX: Final = 5_000  # the newest, whose calls and metrics are compared
 _VALUES_MAX: Final = 40_000  # of metrics
 _METRICS_MAX: Final = 12  # fields that are drawn
 
@@ -61,9 +58,7 @@ class Measure(NamedTuple):
 class Experiment(NamedTuple):
     """A config or prompt A/B test, in one version."""
 
-    kind: str
-    key: str
-    version: int
+    version: Version
     versions: list[int]
     variants: list[Variant]
     mismatch: Mismatch
@@ -71,6 +66,7 @@ class Experiment(NamedTuple):
     elsewhere: int  # sessions that got something that is no variant of this version
     plot: Drawing
     measures: list[Measure]
+    overlaps: Overlaps
     is_served: bool
 
     @property
@@ -79,27 +75,7 @@ class Experiment(NamedTuple):
         return sum(variant.drawn + variant.targeted for variant in self.variants)
 
 
-class _Rule(NamedTuple):
-    """What of an assignment's row says which variant it is, and whether it was drawn."""
-
-    variants: int
-    by_model: Mapping[Any, int]
-    is_targeting: bool
-    span: tuple[int, int, int]  # version, and from when to when
-
-    def place(self, variant: int | None, model: str | None, reason: str) -> tuple[int | None, Any]:
-        """Give the variant, None for none of this version; and True, False, or None for unknown."""
-        place = variant if variant is not None else self.by_model.get(model)
-        if place is None or not 0 <= place < self.variants:
-            return None, None
-        if reason:
-            return place, reason == "weight"
-        return place, None if self.is_targeting else True
-
-
-def list_experiments(
-    index: sqlite3.Connection, current: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> list[Experiment]:
+def list_experiments(index: sqlite3.Connection, current: Served) -> list[Experiment]:
     """Give all experiments that are served or have sessions, without what was measured.
 
     Args:
@@ -115,10 +91,10 @@ def list_experiments(
 
 def read_experiment(
     index: sqlite3.Connection,
-    current: Mapping[tuple[str, str], Mapping[str, Any]],
+    current: Served,
     kind: str,
     key: str,
-    version: int | None,
+    number: int | None,
     is_measured: bool = True,
 ) -> Experiment | None:
     """Give one experiment; None when nothing is known of it.
@@ -128,104 +104,49 @@ def read_experiment(
         current: What is served: (kind, key) -> entry.
         kind: "config" or "prompt_ab_test".
         key: Its key.
-        version: Of it; None for the one that is served, or the newest known.
+        number: Of its version; None for the one that is served, or the newest known.
         is_measured: Whether latency, tokens and metrics are read too.
     """
-    contents = _contents(index, kind, key)
-    served = current.get((kind, key))
-    if served is not None:
-        contents.setdefault(served["version"], (dict(served), 0))
-    versions = sorted(contents)
-    if kind == CONFIG:
-        query = "SELECT DISTINCT version FROM assignment WHERE kind = ? AND key = ?"
-        versions = sorted({*versions, *(row[0] for row in index.execute(query, (kind, key)))})
+    versions = known_versions(index, current, kind, key)
     if not versions:
         return None
-    if version not in versions:
-        version = served["version"] if served is not None else versions[-1]
-    entry = contents.get(version, ({"variants": []}, 0))[0]
-    labels = _labels(kind, entry)
-    rule = _rule(kind, version, entry, contents)
-    drawn, targeted, unknown, elsewhere = _counts(index, kind, key, rule)
-    weights = [float(variant["weight"]) for variant in entry["variants"]]
+    served = current.get((kind, key))
+    if number not in versions:
+        number = served["version"] if served is not None else max(versions)
+    version = versions[number]
+    weights = version.weights
+    drawn, targeted, unknown, elsewhere = _counts(index, version)
     variants = [
         Variant(i, label, weights[i], drawn[i], targeted[i], share_interval(drawn[i], sum(drawn)))
-        for i, label in enumerate(labels)
+        for i, label in enumerate(version.labels)
     ]
     whole = sum(weights) or 1.0
     bars = [(variant.share, variant.weight / whole, variant.position) for variant in variants]
     return Experiment(
-        kind,
-        key,
         version,
-        versions,
+        sorted(versions),
         variants,
         share_mismatch(drawn, weights),
         unknown,
         elsewhere,
         share_plot(bars) if bars and is_measured else Drawing(""),
-        _measures(index, kind, key, rule, labels) if is_measured else [],
-        served is not None and served["version"] == version,
+        _measures(index, version) if is_measured else [],
+        read_overlaps(index, current, version) if is_measured else Overlaps(),
+        served is not None and served["version"] == number,
     )
 
 
-def _contents(
-    index: sqlite3.Connection, kind: str, key: str
-) -> dict[int, tuple[dict[str, Any], int]]:
-    query = "SELECT version, content, first_ns FROM served WHERE kind = ? AND key = ?"
-    rows = index.execute(query, (kind, key))
-    return {row["version"]: (json.loads(row["content"]), row["first_ns"]) for row in rows}
-
-
-def _labels(kind: str, entry: Mapping[str, Any]) -> list[str]:
-    if kind == CONFIG:
-        return [str(variant["model"]) for variant in entry["variants"]]
-    labels = []
-    for variant in entry["variants"]:
-        version = variant.get("prompt_version")
-        labels.append(f"{variant['prompt_key']} {'current' if version is None else f'v{version}'}")
-    return labels
-
-
-def _rule(
-    kind: str,
-    version: int,
-    entry: Mapping[str, Any],
-    contents: Mapping[int, tuple[dict[str, Any], int]],
-) -> _Rule:
-    models = [variant.get("model") for variant in entry["variants"]]
-    targeting = entry.get("targeting") or {}
-    is_targeting = bool(targeting.get("enabled", True)) and any(
-        targeting.get(name) for name in ("rules", "individualTargets")
-    )
-    begin, end = 0, 1 << 62
-    if kind == TEST:
-        # Spans do not name the test's version: what began while a version was served is its.
-        times = sorted((first_ns, number) for number, (_, first_ns) in contents.items())
-        place = next((i for i, (_, number) in enumerate(times) if number == version), 0)
-        begin = times[place][0] if place else 0
-        end = times[place + 1][0] if place + 1 < len(times) else end
-        version = 0
-    return _Rule(
-        len(models),
-        {model: i for i, model in enumerate(models) if models.count(model) == 1},
-        is_targeting,
-        (version, begin, end),
-    )
-
-
-def _counts(
-    index: sqlite3.Connection, kind: str, key: str, rule: _Rule
-) -> tuple[list[int], list[int], int, int]:
+def _counts(index: sqlite3.Connection, version: Version) -> tuple[list[int], list[int], int, int]:
     """Give sessions of each variant by weight and by targeting, those in doubt, and those of none."""
-    drawn, targeted, unknown, elsewhere = [0] * rule.variants, [0] * rule.variants, 0, 0
+    drawn, targeted, unknown, elsewhere = [0] * len(version.labels), [0] * len(version.labels), 0, 0
+    read = version.reader().read
     rows = index.execute(
         "SELECT variant, model, reason, count(*) FROM assignment WHERE kind = ? AND key = ? "
         "AND version = ? AND first_ns >= ? AND first_ns < ? GROUP BY variant, model, reason",
-        (kind, key, *rule.span),
+        version.place,
     )
     for variant, model, reason, count in rows:
-        place, is_drawn = rule.place(variant, model, reason)
+        place, is_drawn = read(variant, model, reason)
         if place is None:
             elsewhere += count
         elif is_drawn is None:
@@ -235,18 +156,17 @@ def _counts(
     return drawn, targeted, unknown, elsewhere
 
 
-def _measures(
-    index: sqlite3.Connection, kind: str, key: str, rule: _Rule, labels: Sequence[str]
-) -> list[Measure]:
+def _measures(index: sqlite3.Connection, version: Version) -> list[Measure]:
+    read, labels = version.reader().read, version.labels
     latency: list[list[float]] = [[] for _ in labels]
     first: list[list[float]] = [[] for _ in labels]
     tokens: list[list[float]] = [[] for _ in labels]
     failed, with_calls = [0] * len(labels), [0] * len(labels)
     cursor = index.cursor()
     cursor.row_factory = None  # plain tuples: there are as many as sessions
-    cursor.execute(_USAGE, (kind, key, *rule.span, SESSIONS_MAX))
+    cursor.execute(_USAGE, version.place)
     for variant, model, reason, calls, errors, duration, first_ns, streams, count in cursor:
-        place, is_drawn = rule.place(variant, model, reason)
+        place, is_drawn = read(variant, model, reason)
         if place is None or not is_drawn or not calls:
             continue
         latency[place].append(duration / calls / 1e6)
@@ -263,21 +183,20 @@ def _measures(
         _measure("Tokens of a session", _MEAN, labels, map(mean_interval, tokens), shown_count),
         _measure("Sessions with a failed call", _SHARE, labels, failures, shown_share),
     ]
-    measures += _custom(index, kind, key, rule, labels)
+    measures += _custom(index, version)
     return [m for m in measures if any(interval.sample for _, interval, _ in m.rows)]
 
 
-def _custom(
-    index: sqlite3.Connection, kind: str, key: str, rule: _Rule, labels: Sequence[str]
-) -> Iterable[Measure]:
+def _custom(index: sqlite3.Connection, version: Version) -> Iterable[Measure]:
+    read, labels = version.reader().read, version.labels
     cursor = index.cursor()
     cursor.row_factory = None
-    own = key if kind == CONFIG else None
-    cursor.execute(_METRICS, (kind, key, *rule.span, SESSIONS_MAX, own, own, _VALUES_MAX))
+    own = version.key if version.kind == CONFIG else None
+    cursor.execute(_METRICS, (*version.place, own, own, _VALUES_MAX))
     fields: dict[str, list[list[float]]] = {}
     flags: dict[str, bool] = {}
     for variant, model, reason, field, value, is_flag in cursor:
-        place, is_drawn = rule.place(variant, model, reason)
+        place, is_drawn = read(variant, model, reason)
         if place is not None and is_drawn:
             fields.setdefault(field, [[] for _ in labels])[place].append(value)
             flags[field] = flags.get(field, True) and bool(is_flag)
@@ -289,10 +208,6 @@ def _custom(
             yield _measure(field, _MEAN, labels, map(mean_interval, values), shown_number)
 
 
-_NEWEST: Final = """
-SELECT * FROM assignment WHERE kind = ? AND key = ? AND version = ? AND first_ns >= ?
-    AND first_ns < ? ORDER BY first_ns DESC LIMIT ?
-"""
 # Calls from before the model was chosen have no version; they are the session's all the same.
 _USAGE: Final = f"""
 SELECT a.variant, a.model, a.reason,
@@ -301,7 +216,7 @@ SELECT a.variant, a.model, a.reason,
     coalesce(u.first_token_ns, 0) + coalesce(w.first_token_ns, 0),
     coalesce(u.streams, 0) + coalesce(w.streams, 0),
     coalesce(u.input_tokens + u.output_tokens, 0) + coalesce(w.input_tokens + w.output_tokens, 0)
-FROM ({_NEWEST}) AS a
+FROM ({NEWEST}) AS a
 LEFT JOIN usage AS u ON u.kind = a.kind AND u.key = a.key AND u.version = a.version
     AND u.session_id = a.session_id
 LEFT JOIN usage AS w ON w.kind = a.kind AND w.key = a.key AND w.version = -1
@@ -309,7 +224,7 @@ LEFT JOIN usage AS w ON w.kind = a.kind AND w.key = a.key AND w.version = -1
 """  # noqa: S608
 _METRICS: Final = f"""
 SELECT a.variant, a.model, a.reason, m.field, m.value, m.is_flag
-FROM ({_NEWEST}) AS a CROSS JOIN metric AS m ON m.session_id = a.session_id
+FROM ({NEWEST}) AS a CROSS JOIN metric AS m ON m.session_id = a.session_id
 WHERE m.value IS NOT NULL AND (? IS NULL OR m.config_key = ?) LIMIT ?
 """  # noqa: S608
 _MEDIAN: Final = (

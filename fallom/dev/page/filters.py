@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
 
 from fallom.dev.page.facts import searchable
 
-__all__ = ["LABELS", "Filters", "match_of"]
+__all__ = ["LABELS", "PERIODS", "Filters", "match_of"]
 
 # address -> what it is called; "meta" is the one whose value has a name of its own
 LABELS: Final = {
@@ -21,6 +22,12 @@ LABELS: Final = {
     "tag": "Tag",
     "error": "Error",
     "meta": "Metadata",
+}
+# address -> what it is called, and its length
+PERIODS: Final = {
+    "15m": ("the last 15 minutes", 900),
+    "1h": ("the last hour", 3_600),
+    "1d": ("the last day", 86_400),
 }
 SORTS: Final = ("newest", "slowest", "tokens")
 _NUMBER: Final = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
@@ -40,6 +47,9 @@ class Filters:
     has_error: bool = False
     slower_ms: float = 0.0
     tokens_min: int = 0
+    period: str = ""  # of PERIODS; when a trace began
+    begin: str = ""  # such as 2026-02-01T09:30:00, in this machine's time
+    end: str = ""
     sort: str = "newest"
 
     @classmethod
@@ -59,6 +69,9 @@ class Filters:
             has_error=single.get("errors") == "1",
             slower_ms=_number(single, "slower"),
             tokens_min=int(_number(single, "tokens")),
+            period=single["period"] if single.get("period") in PERIODS else "",
+            begin=_moment(single.get("from", "")),
+            end=_moment(single.get("to", "")),
             sort=single["sort"] if single.get("sort") in SORTS else SORTS[0],
         )
 
@@ -74,6 +87,8 @@ class Filters:
             found.append(("slower", f"{self.slower_ms:g}"))
         if self.tokens_min:
             found.append(("tokens", str(self.tokens_min)))
+        times = (("period", self.period), ("from", self.begin), ("to", self.end))
+        found += [pair for pair in times if pair[1]]
         if self.sort != SORTS[0]:
             found.append(("sort", self.sort))
         return found
@@ -83,9 +98,18 @@ class Filters:
         pairs = [*self.pairs(), *((name, str(value)) for name, value in more.items())]
         return f"?{urlencode(pairs)}" if pairs else "?"
 
+    def window(self, now_ns: int) -> tuple[int, int] | None:
+        """Give from when to before when a trace began, None for any time."""
+        if not (self.period or self.begin or self.end):
+            return None
+        low = _unix_ns(self.begin) if self.begin else 0
+        if self.period:
+            low = max(low, now_ns - PERIODS[self.period][1] * 10**9)
+        return low, _unix_ns(self.end) if self.end else 1 << 62
+
     def without(self, name: str, value: str = "") -> Filters:
         """Give these filters without one."""
-        if name in ("search", "has_error", "slower_ms", "tokens_min"):
+        if name in ("search", "has_error", "slower_ms", "tokens_min", "period", "begin", "end"):
             return replace(self, **{name: type(getattr(self, name))()})
         labels = tuple(label for label in self.labels if label != (name, value))
         return replace(self, labels=labels)
@@ -106,6 +130,12 @@ class Filters:
         if self.tokens_min:
             tokens = self.without("tokens_min").address()
             found.append(("at least", f"{self.tokens_min:,} tokens", tokens))
+        if self.period:
+            found.append(("within", PERIODS[self.period][0], self.without("period").address()))
+        if self.begin:
+            found.append(("from", self.begin, self.without("begin").address()))
+        if self.end:
+            found.append(("before", self.end, self.without("end").address()))
         return found
 
 
@@ -125,3 +155,18 @@ def match_of(search: str) -> str:
 def _number(single: Mapping[str, str], name: str) -> float:
     text = single.get(name, "")
     return float(text) if _NUMBER.fullmatch(text) else 0.0
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone().replace(tzinfo=None)
+        moment.timestamp()
+    except (ValueError, OverflowError, OSError):
+        return ""
+    return moment.isoformat(timespec="seconds")
+
+
+def _unix_ns(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp()) * 10**9

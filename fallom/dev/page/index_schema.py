@@ -25,7 +25,7 @@ from typing import Final
 __all__ = ["INDEX_TABLES", "open_index"]
 
 _APPLICATION_ID: Final = 0x464C4D50  # "FLMP"
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 _BUSY_TIMEOUT_S: Final = 10.0
 INDEX_TABLES: Final = (
     "session trace span label label_count assignment usage metric worker worker_config served text"
@@ -57,6 +57,7 @@ CREATE TABLE trace (
     question TEXT NOT NULL, answer TEXT NOT NULL
 );
 CREATE INDEX trace_session ON trace (session);
+CREATE INDEX trace_start ON trace (start_ns);
 CREATE INDEX trace_duration ON trace (duration_ns);
 CREATE INDEX trace_tokens ON trace (tokens);
 CREATE INDEX trace_errors ON trace (id) WHERE errors > 0;

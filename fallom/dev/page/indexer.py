@@ -54,7 +54,7 @@ class Indexer:
         self._database = database
         self._desk = desk
         self._changed = changed
-        self._spans_max = spans_max
+        self.spans_max = spans_max
         self._wakened = threading.Event()
         self._ending = False
         self._noted: Catalogue | None = None
@@ -112,7 +112,7 @@ class Indexer:
         try:
             self.behind = max(0, store.last_span() - index.position()[0])
             self.ready.set()
-            since_pruned = every = min(_PRUNE_EVERY, max(1, (self._spans_max or 0) // 10))
+            since_pruned = every = min(_PRUNE_EVERY, max(1, (self.spans_max or 0) // 10))
             while not self._ending:
                 self._wakened.clear()
                 if self._clearing or _is_other(store, index):
@@ -160,8 +160,8 @@ class Indexer:
             self._changed()
 
     def _prune(self, store: Store, index: Index) -> None:
-        if self._spans_max is not None:
-            oldest = store.keep_newest(self._spans_max)
+        if self.spans_max is not None:
+            oldest = store.keep_newest(self.spans_max)
             if index.forget_before(oldest):
                 self._changed()
 

@@ -17,6 +17,7 @@ __all__ = ["Listing", "Overview", "choices", "list_sessions", "list_traces", "ov
 ROWS: Final = 50
 _SEARCH_S: Final = 0.12  # of the 0.2 that a view may take
 _SCAN_STEP: Final = 500
+_ABOVE_MAX: Final = 500  # spans of earlier pages that are looked at, so that no trace comes twice
 _SCAN_TEXTS_MAX: Final = 20_000  # without FTS5: the newest texts, by LIKE
 _CHOICES_MAX: Final = 60
 
@@ -147,6 +148,10 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
             "AND label.trace = trace.id)"
         )
         values += [name, value]
+    window = filters.window(time.time_ns())
+    if window is not None:
+        conditions.append("trace.id IN (SELECT id FROM trace WHERE start_ns >= ? AND start_ns < ?)")
+        values += window
     if filters.has_error:
         conditions.append("trace.errors > 0")
     if filters.slower_ms:
@@ -190,9 +195,10 @@ def _searched(
             f"JOIN trace ON trace.id = span.trace {_SESSION} "
             f"WHERE span.id IN ({', '.join(map(str, ids))}) {where} ORDER BY span.id DESC",
             values,
-        )
+        ).fetchall()
+        shown = _found_above(index, filters.search, {row["id"] for row in rows}, before)
         for row in rows:
-            if row["id"] not in found:
+            if row["id"] not in found and row["id"] not in shown:
                 if len(found) == rows_max:
                     return Listing(list(found.values()), at)
                 found[row["id"]] = dict(row)
@@ -202,22 +208,41 @@ def _searched(
             return Listing(list(found.values()), at, is_cut=True)
 
 
-def _matching(index: sqlite3.Connection, search: str, before: int) -> list[int]:
+def _found_above(index: sqlite3.Connection, search: str, traces: set[int], before: int) -> set[int]:
+    """Give those of ``traces`` that have a matching span on an earlier page, from ``before`` on."""
+    if not before or not traces:
+        return set()
+    rows = index.execute(
+        f"SELECT id, trace FROM span WHERE trace IN ({', '.join(map(str, traces))}) "  # noqa: S608
+        "AND id >= ? LIMIT ?",
+        (before, _ABOVE_MAX),
+    )
+    spans: dict[int, int] = dict(rows.fetchall())
+    if not spans:
+        return set()
+    among = f"AND rowid IN ({', '.join(map(str, spans))})"
+    found = _matching(index, search, max(spans) + 1, min(spans), among)
+    return {spans[span_id] for span_id in found}
+
+
+def _matching(
+    index: sqlite3.Connection, search: str, before: int, since: int = 0, among: str = ""
+) -> list[int]:
+    """Give the newest spans from ``since`` to ``before`` whose text matches."""
     match = match_of(search)
     if not match:
         return []
     made = index.execute("SELECT sql FROM sqlite_master WHERE name = 'text'").fetchone()[0]
     if made.startswith("CREATE VIRTUAL"):
-        rows = index.execute(
-            "SELECT rowid FROM text WHERE text MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?",
-            (match, before, _SCAN_STEP),
-        )
-        return [row[0] for row in rows]
-    # SQLite was built without FTS5.
-    pattern = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        values: list[Any] = [match]
+        condition = "text MATCH ?"
+    else:  # SQLite was built without FTS5
+        pattern = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        condition = "rowid > (SELECT max(rowid) FROM text) - ? AND content LIKE ? ESCAPE '\\'"
+        values = [_SCAN_TEXTS_MAX, f"%{pattern}%"]
     rows = index.execute(
-        "SELECT rowid FROM text WHERE rowid < ? AND rowid > (SELECT max(rowid) FROM text) - ? "
-        "AND content LIKE ? ESCAPE '\\' ORDER BY rowid DESC LIMIT ?",
-        (before, _SCAN_TEXTS_MAX, f"%{pattern}%", _SCAN_STEP),
+        f"SELECT rowid FROM text WHERE {condition} AND rowid < ? AND rowid >= ? {among} "  # noqa: S608
+        "ORDER BY rowid DESC LIMIT ?",
+        (*values, before, since, _SCAN_STEP),
     )
     return [row[0] for row in rows]

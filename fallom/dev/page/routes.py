@@ -17,14 +17,8 @@ from starlette.routing import Route
 from fallom.dev.body import read_body
 from fallom.dev.overrides import OverrideError
 from fallom.dev.page.details import detail_of
-from fallom.dev.page.experiments import (
-    CONFIG,
-    SESSIONS_MAX,
-    TEST,
-    list_experiments,
-    read_experiment,
-)
-from fallom.dev.page.filters import LABELS, Filters
+from fallom.dev.page.experiments import list_experiments, read_experiment
+from fallom.dev.page.filters import LABELS, PERIODS, Filters
 from fallom.dev.page.host import read_host
 from fallom.dev.page.indexer import Indexer
 from fallom.dev.page.lists import choices, list_sessions, list_traces, overview
@@ -33,6 +27,7 @@ from fallom.dev.page.reading import Shelf
 from fallom.dev.page.render import PAGE_HEADERS, Pages
 from fallom.dev.page.sessions import read_session
 from fallom.dev.page.traces import read_trace
+from fallom.dev.page.versions import CONFIG, SESSIONS_MAX, TEST
 from fallom.dev.page.workers import recent_workers, switch_of
 from fallom.dev.serving import Desk
 
@@ -108,6 +103,7 @@ class _Answers:
             after=after,
             choices=await self._ask(choices),
             labels=LABELS,
+            periods=PERIODS,
             counts=await self._ask(overview),
         )
 
@@ -147,7 +143,13 @@ class _Answers:
         found = await self._ask(lambda index: read_experiment(index, current, kind, key, version))
         if found is None:
             return await self._missing(request, "No such experiment", key)
-        return await self._page(request, "experiment.html", found=found, compared_max=SESSIONS_MAX)
+        return await self._page(
+            request,
+            "experiment.html",
+            found=found,
+            compared_max=SESSIONS_MAX,
+            keeps=self._parts.indexer.spans_max is not None,
+        )
 
     async def served(self, request: Request, trouble: str = "", status: int = 200) -> Response:
         catalogue = await self._parts.desk.catalogue()

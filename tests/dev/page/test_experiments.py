@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from fallom.dev.page.experiments import CONFIG, TEST, list_experiments, read_experiment
+from fallom.dev.page.experiments import list_experiments, read_experiment
+from fallom.dev.page.versions import CONFIG, TEST
 
 APP = {
     "key": "app",

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import pytest
 
 from fallom.dev.page import index_schema
 from fallom.dev.page.filters import Filters
@@ -150,6 +154,74 @@ def test_what_the_store_gave_up_leaves_the_index_too(index: Any, read: Any, row:
     assert overview(read)[:3] == (2, 2, 2)
     assert choices(read)["tag"] == [("t", 2)]
     assert ids_of(read, [("q", rows[0]["trace_id"])]) == []
+
+
+def test_what_lost_spans_is_counted_again(index: Any, read: Any, row: Any) -> None:
+    long = row(attributes=LLM)
+    tool = row(trace_id=long["trace_id"], attributes={"fallom.kind": "tool", "error.type": "x"})
+    last = row(trace_id=long["trace_id"], attributes=LLM, end_unix_ns=10**18 + 5 * 10**9)
+    whole = row(attributes=LLM)
+    index.add([long, tool, last, whole], [], [])
+    (session,) = list_sessions(read, Filters(), 0).rows
+    assert (session["calls"], session["errors"], session["input_tokens"]) == (3, 1, 30)
+    index.forget_before(last["id"])
+    (session,) = list_sessions(read, Filters(), 0).rows
+    counted = "traces calls errors input_tokens output_tokens".split()
+    assert [session[name] for name in counted] == [2, 2, 0, 20, 10]
+    trace = read_trace(read, long["trace_id"], "").trace  # type: ignore[union-attr]
+    counted = "spans calls tools errors tokens duration_ns".split()
+    assert [trace[name] for name in counted] == [1, 1, 0, 0, 15, 5 * 10**9]
+    index.forget_before(whole["id"])
+    (session,) = list_sessions(read, Filters(), 0).rows
+    assert (session["traces"], session["calls"]) == (1, 1)
+
+
+@pytest.mark.parametrize("has_fts", [True, False])
+def test_a_trace_is_found_on_one_page_only(
+    tmp_path: Path, row: Any, monkeypatch: Any, has_fts: bool
+) -> None:
+    if not has_fts:
+        monkeypatch.setattr(index_schema, "_WITH_FTS", "CREATE VIRTUAL TABLE text USING nothing()")
+    index = Index(tmp_path / "paged")
+    firsts = [row(name="parcel") for _ in range(130)]
+    again = [row(trace_id=one["trace_id"], name="parcel again") for one in firsts[::2]]
+    other = [row(trace_id=one["trace_id"], name="something else") for one in firsts[::3]]
+    index.add([*firsts, *again, *other], [], [])
+    reader = open_index(tmp_path / "paged", is_writer=False)
+    filters, found, after = Filters(search="parcel"), list[str](), 0
+    while True:
+        listing = list_traces(reader, filters, after)
+        found += [one["trace_id"] for one in listing.rows]
+        if listing.more is None:
+            break
+        after = listing.more
+    reader.close()
+    index.close()
+    assert len(found) == len(set(found))
+    assert set(found) == {one["trace_id"] for one in firsts}
+
+
+def test_traces_are_chosen_by_when_they_began(index: Any, read: Any, row: Any) -> None:
+    now_s = int(time.time())
+
+    def add(age_s: int) -> str:
+        begin_ns = (now_s - age_s) * 10**9
+        one = row(start_unix_ns=begin_ns, end_unix_ns=begin_ns + 10**9, session_id=f"s{age_s}")
+        index.add([one], [], [])
+        return str(one["trace_id"])
+
+    def moment(age_s: int) -> str:
+        return datetime.fromtimestamp(now_s - age_s).isoformat()
+
+    old, of_today, recent, fresh = map(add, (200_000, 7_200, 1_200, 60))
+    assert ids_of(read, [("period", "15m")]) == [fresh]
+    assert ids_of(read, [("period", "1h")]) == [fresh, recent]
+    assert ids_of(read, [("period", "1d"), ("sort", "slowest")]) == [fresh, recent, of_today]
+    assert ids_of(read, [("from", moment(7_200)), ("to", moment(60))]) == [recent, of_today]
+    assert ids_of(read, [("to", moment(7_200))]) == [old]
+    assert ids_of(read, [("period", "1h"), ("q", "chat"), ("config", "app")]) == [fresh, recent]
+    listed = list_sessions(read, Filters.read([("period", "1h")]), 0).rows
+    assert [one["session_id"] for one in listed] == ["s60", "s1200"]
 
 
 def test_a_file_that_is_damaged_or_of_another_layout_is_made_anew(tmp_path: Path) -> None:

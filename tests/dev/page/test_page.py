@@ -276,3 +276,28 @@ def test_only_the_newest_spans_are_kept_where_that_is_asked_for(new_page: Any) -
             page.post_span(number=number)
         page.wait_for(lambda cloud: cloud.stats()["spans"]["received"] <= 3)
         assert page.spans()[-1]["name"] == "span 8"
+
+
+def test_tests_that_share_sessions_and_buckets_are_told_with_the_way_out(
+    new_page: Any, folder: Path
+) -> None:
+    variants = "variants:\n  - {model: a, weight: 50}\n  - {model: b, weight: 50}\n"
+    (folder / "configs" / "other.yaml").write_text(variants)
+    (folder / "configs" / "apart.yaml").write_text(f"salt: <b>spring\n{variants}")
+    with new_page(folder) as page:
+        for key, model in (("greeter", "gpt-4o"), ("other", "a"), ("apart", "b")):
+            body = {
+                "config_key": key,
+                "config_version": 1,
+                "session_id": "s",
+                "assigned_model": model,
+            }
+            page.post_json("/sessions", body)
+        told = page.page_with("/ui/experiment/config/greeter", "Independent, by another salt")
+        assert "Neither has a salt" in told
+        assert "salt: other-2" in told
+        assert (
+            "greeter" not in page.page("/ui/experiment/config/apart").split("Not independent")[1:]
+        )
+        assert "salt &lt;b&gt;spring" in page.page("/ui/served")
+        assert "no longer kept" not in told  # nothing is given up here
