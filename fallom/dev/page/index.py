@@ -218,21 +218,21 @@ class _Batch:
         trace_id = row["trace_id"]
         known = self._traces.get(trace_id)
         if known is None:
-            found = self._run("SELECT * FROM trace WHERE trace_id = ?", (trace_id,)).fetchone()
-            if found is None:
-                start = row["start_unix_ns"]
-                values: list[Any] = [trace_id, None, "", "", 0, start, start]
-                values += [0] * 10 + ["", "", ""]
-                marks = ", ".join("?" * len(values))
-                made = self._run(
-                    f"INSERT INTO trace ({', '.join(_TRACE_FIELDS)}) VALUES ({marks})",  # noqa: S608
-                    values,
-                )
-                known = dict(zip(_TRACE_FIELDS, values, strict=True), id=made.lastrowid)
-            else:
-                known = dict(found)
+            start = row["start_unix_ns"]
+            values = [trace_id, None, "", "", 0, start, start, *[0] * 10, "", "", ""]
+            known = self._row_of("trace", _TRACE_FIELDS, values)
             self._traces[trace_id] = known
         return known
+
+    def _row_of(self, table: str, fields: Sequence[str], values: list[Any]) -> dict[str, Any]:
+        """Give the row whose first field is as in ``values``, made of them if there is none."""
+        query = f"SELECT * FROM {table} WHERE {fields[0]} = ?"  # noqa: S608
+        found = self._run(query, values[:1]).fetchone()
+        if found is not None:
+            return dict(found)
+        marks = ", ".join("?" * len(values))
+        made = self._run(f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks})", values)  # noqa: S608
+        return dict(zip(fields, values, strict=True), id=made.lastrowid)
 
     def _of_session(self, row: Row, trace: dict[str, Any], facts: SpanFacts, end: int) -> None:
         session_id = row["session_id"]
@@ -240,18 +240,8 @@ class _Batch:
             return
         session = self._sessions.get(session_id)
         if session is None:
-            query = "SELECT * FROM session WHERE session_id = ?"
-            found = self._run(query, (session_id,)).fetchone()
-            if found is None:
-                values = [session_id, "", "", row["start_unix_ns"], end, row["id"], *[0] * 5, ""]
-                marks = ", ".join("?" * len(values))
-                made = self._run(
-                    f"INSERT INTO session ({', '.join(_SESSION_FIELDS)}) VALUES ({marks})",  # noqa: S608
-                    values,
-                )
-                session = dict(zip(_SESSION_FIELDS, values, strict=True), id=made.lastrowid)
-            else:
-                session = dict(found)
+            values = [session_id, "", "", row["start_unix_ns"], end, row["id"], *[0] * 5, ""]
+            session = self._row_of("session", _SESSION_FIELDS, values)
             self._sessions[session_id] = session
         if trace["session"] is None:
             trace["session"] = session["id"]
