@@ -14,39 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from fallom.dev.page.facts import METRICS_NAME, SpanFacts, facts_of
+from fallom.dev.page.forgetting import forget_spans
 from fallom.dev.page.index_schema import INDEX_TABLES, open_index
 
 __all__ = ["Index"]
 
 _METRIC_PREFIX: Final = "fallom.metric."
 _MODELS_CHARACTERS: Final = 200
-# What is left when spans are given up: (trace, session) of those, and how they are counted again.
-_TOUCHED: Final = (
-    "SELECT DISTINCT span.trace, trace.session FROM span JOIN trace ON trace.id = span.trace "
-    "WHERE span.id < ?"
-)
-_FORGET: Final = (
-    "DELETE FROM trace WHERE NOT EXISTS (SELECT 1 FROM span WHERE span.trace = trace.id)",
-    "DELETE FROM label WHERE NOT EXISTS (SELECT 1 FROM trace WHERE trace.id = label.trace)",
-    "DELETE FROM label_count",
-    "INSERT INTO label_count SELECT name, value, count(*) FROM label GROUP BY name, value",
-    "DELETE FROM session WHERE NOT EXISTS (SELECT 1 FROM trace WHERE trace.session = session.id)",
-)
-_RECOUNT_TRACE: Final = """
-UPDATE trace SET
-    (spans, calls, tools, errors, input_tokens, output_tokens, tokens, start_ns, duration_ns) = (
-    SELECT count(*), sum(kind = 'llm'), sum(kind = 'tool'), sum(is_error), sum(input_tokens),
-        sum(output_tokens), sum(input_tokens + output_tokens), min(start_ns),
-        max(end_ns) - min(start_ns)
-    FROM span WHERE span.trace = trace.id)
-WHERE id = ?
-"""
-_RECOUNT_SESSION: Final = """
-UPDATE session SET (traces, calls, errors, input_tokens, output_tokens, first_ns) = (
-    SELECT count(*), sum(calls), sum(errors), sum(input_tokens), sum(output_tokens), min(start_ns)
-    FROM trace WHERE trace.session = session.id)
-WHERE id = ?
-"""
 Row = Mapping[str, Any]
 
 _TRACE_FIELDS: Final = (
@@ -120,20 +94,12 @@ class Index:
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:
-            touched = run(_TOUCHED, (span_id,)).fetchall()
-            gone = run("DELETE FROM span WHERE id < ?", (span_id,)).rowcount
-            if gone:
-                run("DELETE FROM text WHERE rowid < ?", (span_id,))
-                for statement in _FORGET:
-                    run(statement)
-                many = self._connection.executemany
-                many(_RECOUNT_TRACE, [(trace,) for trace, _ in touched])
-                many(_RECOUNT_SESSION, {(session,) for _, session in touched})
+            gone = forget_spans(self._connection, span_id)
         except BaseException:
             run("ROLLBACK")
             raise
         run("COMMIT")
-        return bool(gone)
+        return gone
 
     def close(self) -> None:
         """Close the connection; the file stays."""
