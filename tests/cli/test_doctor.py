@@ -80,6 +80,7 @@ def test_a_host_on_which_nothing_ran_yet_is_examined_as_well(
     code, found = examined()
     assert code == 0
     assert "none lives and nothing waits" in only(found, "flusher")[1]
+    assert not list(state_dir.glob(f"v1/*/{LEADER_LOCK}")), "to look at a lock makes none"
 
 
 def test_memory_is_no_disk() -> None:
@@ -208,7 +209,7 @@ def test_an_older_flusher_is_told(namespace: Path) -> None:
     ("fault", "level", "words"),
     [
         ("401", "bad", "FALLOM_API_KEY"),
-        ("404", "bad", "FALLOM_CONFIGS_URL"),
+        ("404", "bad", "there is no such thing at this URL"),
         ("503", "warning", "kept and sent later"),
         ("redirect,to=http://127.0.0.1:1/", "bad", "redirects are not followed"),
         ("hang", "bad", "firewall"),

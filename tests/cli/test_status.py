@@ -45,6 +45,7 @@ def sound() -> dict[str, Any]:
         "batch_mean_s": 0.012,
     }
     status["sent"] = {"spans_accepted": 12, "metrics_accepted": 3, "exposures_accepted": 4}
+    status["sent"]["delivery_ms"] = 1500
     status["snapshot"] = {"generation": 5, "age_s": 7200.0, "checked_age_s": 3.0}
     status["spool"] = {
         "segments": 2,
@@ -88,6 +89,8 @@ def test_a_status_in_prometheus_s_form_is_read_by_prometheus_s_parser() -> None:
     assert samples["fallom_delivered_total", "spans"] == 12
     assert samples["fallom_dropped_total", "disk"] == 2
     assert samples["fallom_lag_seconds", None] == 180.0
+    assert samples["fallom_waiting_records", None] == 3
+    assert samples["fallom_delivery_seconds_total", None] == 1.5
     assert samples["fallom_flusher_up", None] == 1
     assert samples["fallom_recorded_total", None] == 22
     assert families["fallom_delivered"].type == "counter"
