@@ -1,4 +1,4 @@
-"""The tick of the flusher: what its main thread does four times a second, and when it leaves.
+"""The tick of the flusher: what its main thread does a few times a second, and when it leaves.
 
 The main thread touches no network: it beats, carries counts to the control page, keeps the spool within
 its quota, passes wishes on, and decides when to go. Lanes and the sync have threads of their own. Should
@@ -47,13 +47,17 @@ from fallom._spool.quota import Pressure
 from fallom._spool.reader import Item, Sharing, SpoolReader
 from fallom._spool.segment import Destination, SegmentName
 from fallom._spool.survey import marks_of, writers_of
+from fallom._spool.watch import Watch
 from fallom._version import __version__
 
 __all__ = ["Flusher"]
 
 TICK_S = 0.25
+QUIET_TICK_S = 0.5  # where for some seconds there was nothing to ship and nobody wished anything:
+QUIET_AFTER_NS = 5_000_000_000
 BEAT_EVERY_NS = 500_000_000
 WATCHDOG_S = 30.0
+WATCHDOG_EVERY_NS = 5_000_000_000  # each time is a thread that ends and another that begins, in C
 LEAVE_WAIT_S = 12.0  # for the exchanges under way: a little more than one may take
 STUCK_LEAVE_S = 600.0  # with no writer and a target that takes nothing: the data stays on disk
 ONCE_PATIENCE_S = 30.0  # of a drain, without anything being accepted
@@ -94,7 +98,10 @@ class Flusher:
         self._all_lanes: list[Lane] = []
         self._sync = SyncThread(settings, self._http, directory, page, self._ledger)
         self._wishes = self._reader(Destination.WISHES)
+        self._watch = Watch(directory.spool)
         self._beat_ns = 0
+        self._watchdog_ns = 0
+        self._active_ns = 0  # when there last was something to do
         self._second_ns = 0
         self._minute_ns = 0
         self._busy_ns = time.monotonic_ns()  # when there last was a writer or something to ship
@@ -134,7 +141,7 @@ class Flusher:
         self._all_lanes = [*self._lanes, *self._fan_out.make_lanes(self._http, self._masks.current)]
         self._sync = SyncThread(settings, self._http, self._directory, page, self._ledger)
         self._beat_ns = 0
-        self._busy_ns = time.monotonic_ns()
+        self._active_ns = self._busy_ns = time.monotonic_ns()
         threads = [self._thread(lane.run, lane.name) for lane in self._all_lanes]
         if not once:
             threads.append(self._thread(self._sync.run, "sync"))
@@ -144,10 +151,13 @@ class Flusher:
         why = ""
         while not why:
             now_ns = time.monotonic_ns()
-            self._tick(now_ns)
-            why = self._reason_to_leave(now_ns, once, lingers)
+            is_second = self._tick(now_ns)
+            why = self._reason_to_leave(now_ns, once, lingers and is_second, is_second)
+            if not self._is_idle() or self._bounds.is_urgent:
+                self._active_ns = now_ns
             if not why:
-                self._stop.wait(TICK_S)
+                is_quiet = now_ns - self._active_ns > QUIET_AFTER_NS
+                self._stop.wait(QUIET_TICK_S if is_quiet else TICK_S)
         for lane in self._all_lanes:
             lane.stop()
         self._sync.stop()
@@ -181,24 +191,34 @@ class Flusher:
         """Tell whether something is not with the target, or some target, that it is for."""
         return bool(marks_of(self._directory.spool, self._targets)) or self._fan_out.is_left()
 
-    def _tick(self, now_ns: int) -> None:
+    def _tick(self, now_ns: int) -> bool:
+        """Do what is due; tell whether that was what is due once a second."""
         self._beat(now_ns)
-        self._grant_wishes(now_ns)
         is_second = now_ns - self._second_ns >= 1_000_000_000
+        if self._watch.has_changed():
+            for lane in self._all_lanes:
+                lane.wake()
+            self._grant_wishes(now_ns)
+        elif is_second:
+            self._grant_wishes(now_ns)
         if is_second:
             self._second_ns = now_ns
             self._carry_over()
+            self._wishes.tidy(now_ns)
         if is_second or self._page.pressure() != Pressure.FINE or self._bounds.is_urgent:
             self._bounds.keep_quota(self._all_lanes)
         if now_ns - self._minute_ns >= 60_000_000_000:
             self._minute_ns = now_ns
             self._bounds.drop_aged(self._all_lanes)
             self._ledger.drop(Drop.DEAD_EVICTED, self._dead.evict(time.time_ns()))
+        return is_second
 
     def _beat(self, now_ns: int) -> None:
         if now_ns - self._beat_ns >= BEAT_EVERY_NS:
             self._beat_ns = now_ns
             self._page.beat(now_ns)
+        if now_ns - self._watchdog_ns >= WATCHDOG_EVERY_NS:
+            self._watchdog_ns = now_ns
             # Works without the interpreter's lock, so also when that is what hangs.
             faulthandler.dump_traceback_later(WATCHDOG_S, exit=True, file=2)
 
@@ -217,6 +237,8 @@ class Flusher:
     def _grant_wishes(self, now_ns: int) -> None:
         self._wishes.refresh(now_ns)
         pieces = self._wishes.next_batch(1000, 1 << 20)
+        if pieces:
+            self._active_ns = now_ns
         for piece in pieces:
             for item in piece.items:
                 try:
@@ -226,20 +248,22 @@ class Flusher:
                 else:
                     self._sync.wish(wish.config_key, wish.config_version)
         self._wishes.accept(pieces)
-        self._wishes.tidy(now_ns)
 
-    def _reason_to_leave(self, now_ns: int, once: bool, lingers: bool) -> str:
-        """Give why it is time to leave, "" if it is not."""
+    def _reason_to_leave(self, now_ns: int, once: bool, lingers: bool, looks: bool) -> str:
+        """Give why it is time to leave, "" if it is not; ``looks`` at the directory as well."""
         if self._stop.is_set():
             return "told to stop"
-        is_there = self._directory.is_intact() and self._page.is_current(self._directory.root)
-        if not (is_there and self._election.is_won()):
+        if looks and not self._is_ours():
             return "the state directory is not the one it was"
         if self._page.successor() > pack_version(__version__):
             return "a higher version takes over"
         if once:
             return self._reason_to_end_drain()
         return self._reason_to_end_linger(now_ns) if lingers else ""
+
+    def _is_ours(self) -> bool:
+        is_there = self._directory.is_intact() and self._page.is_current(self._directory.root)
+        return is_there and self._election.is_won()
 
     def _reason_to_end_drain(self) -> str:
         if self._is_idle() and not self._is_left():

@@ -26,7 +26,7 @@ from fallom._spool.segment import Destination
 __all__ = ["Channel", "Lane", "LaneLimits", "RepeatFilter"]
 
 TICK_S = 0.2
-QUIET_TICK_S = 0.5  # between two looks of a lane that had nothing to ship for:
+QUIET_TICK_S = 3.0  # between two looks, unless woken, of a lane that had nothing to ship for:
 QUIET_AFTER_S = 5.0
 TIDY_AFTER_S = 1.0
 
@@ -86,6 +86,7 @@ class Lane:
         self._ledger = ledger
         self._limits = limits or LaneLimits()
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._turned_off = False
         self._tidied_s = 0.0
         self._is_trusted = False  # the target took something, and since then refused no lone record
@@ -105,17 +106,24 @@ class Lane:
     def stop(self) -> None:
         """Ask the thread to end after the exchange that is under way; does not block."""
         self._stop.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Say that there may be something to ship; does not block."""
+        self._wake.set()
 
     def run(self) -> None:
         """Ship until told to stop. The guard of this thread: a fault costs a turn, not the lane."""
         busy_s = time.monotonic()
         while not self._stop.is_set():
             try:
+                self._wake.clear()  # before the look: who wakes it after that has something new
                 if self.ship_once():
                     busy_s = time.monotonic()
-                else:
-                    is_quiet = time.monotonic() - busy_s > QUIET_AFTER_S
-                    self._stop.wait(QUIET_TICK_S if is_quiet else TICK_S)
+                elif time.monotonic() - busy_s <= QUIET_AFTER_S:
+                    self._stop.wait(TICK_S)
+                elif not self._stop.is_set():  # it is set before ``_wake`` is
+                    self._wake.wait(QUIET_TICK_S)
             except Exception as error:  # noqa: BLE001 - the edge of this thread
                 self._say(f"{self.name}: {type(error).__name__}: {error}; trying again")
                 self._reader.rewind()

@@ -505,3 +505,35 @@ def test_a_lane_that_is_told_to_stop_ends_and_leaves_what_it_has_not_sent(
     thread.join()
     assert ship.arrived() == [1]
     assert left(spool) == 1
+
+
+# A lane with nothing to do.
+
+
+def test_a_quiet_lane_sleeps_until_it_is_woken_or_stopped(
+    spool: File, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ship_module, "QUIET_AFTER_S", -1.0)
+    monkeypatch.setattr(ship_module, "QUIET_TICK_S", 3600.0)
+    ship = Ship(spool, dead, lambda _: 200)
+    ship.lane._stop = threading.Event()
+    asleep = threading.Event()
+    wait = ship.lane._wake.wait
+
+    def sleep(timeout: float | None = None) -> bool:
+        asleep.set()
+        return wait(timeout)
+
+    monkeypatch.setattr(ship.lane._wake, "wait", sleep)
+    thread = threading.Thread(target=ship.lane.run)
+    thread.start()
+    for count in (1, 2, 3):
+        assert asleep.wait(10)
+        asleep.clear()
+        Segment(spool, {}).add(make_span(count))
+        ship.lane.wake()
+        wait_for(lambda count=count: len(ship.http.requests) == count, what="the span")  # type: ignore[misc]
+    assert asleep.wait(10)
+    ship.lane.stop()
+    thread.join(10)
+    assert not thread.is_alive()
