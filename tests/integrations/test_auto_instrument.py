@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,10 @@ def test_what_is_installed_here_is_found() -> None:
     assert found["openai"]
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("anthropic._tracing") is None,
+    reason="this anthropic makes no spans itself",
+)
 def test_the_span_that_anthropic_s_client_makes_itself_is_not_doubled(
     provider: Provider, tmp_path: Path, state_dir: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,6 +131,9 @@ def test_parallel_branches_keep_apart(captured: Capture, callbacks: Any) -> None
     assert (parents["in-a"], parents["in-b"]) == ("branch-a", "branch-b")
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio takes a context for a task from Python 3.11 on"
+)
 async def test_async_tools_side_by_side_keep_apart(captured: Capture, callbacks: Any) -> None:
     @tool
     async def first(city: str) -> str:
