@@ -25,14 +25,14 @@ GUARDED = {
 def main(name: str, calls: int) -> None:
     """Call it so often, and end without exit hooks."""
     path = GUARDED[name]
-    call = cal if path is None else PATHS[path]({}).call
-    for number in range(20):  # what is done once is done here: segments, caches
-        call(-1 - number)
-    gc.disable()
     # The clock stands still: under valgrind a run takes seconds, and what is done once a second (the look,
     # the check of open files) would count more often the busier the machine is.
     now_ns, now_s = time.monotonic_ns(), time.monotonic()
     time.monotonic_ns, time.monotonic = (lambda: now_ns), (lambda: now_s)
+    call = cal if path is None else PATHS[path]({}).call
+    for number in range(20):  # what is done once is done here: segments, caches
+        call(-1 - number)
+    gc.disable()
     for number in range(calls):
         call(number)
     os._exit(0)

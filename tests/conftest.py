@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,19 @@ import pytest
 from fallom import _runtime
 from fallom._context import CURRENT_PROMPT, CURRENT_SESSION
 from tests.support.flushers import end_flushers
+
+
+def pytest_configure() -> None:
+    """Have this process, and those that tests start, as a terminal would."""
+    # Instrumentations change the client libraries of this process for good; their tests have processes.
+    os.environ["FALLOM_AUTO_INSTRUMENT"] = "false"
+    # A shell that starts the tests in the background, and nohup, ignore these, which children inherit.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -26,7 +40,6 @@ def _apart(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.delenv(name)
     monkeypatch.setenv("FALLOM_STATE_DIR", str(state_dir))
     monkeypatch.setenv("HOME", str(tmp_path))
-    # They change the client libraries of this process for good; their own tests have processes.
     monkeypatch.setenv("FALLOM_AUTO_INSTRUMENT", "false")
     yield
     _runtime.reset()

@@ -37,6 +37,7 @@ def in_terminal(*arguments: str, columns: int = 80, **environ: str) -> str:
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 60, columns, 0, 0))
     env = {**os.environ, "TERM": "xterm", **environ}
+    env.pop("COLUMNS", None)  # it would win over the terminal's
     with subprocess.Popen(
         [*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower, cwd=ROOT, env=env
     ) as process:

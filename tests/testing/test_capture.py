@@ -203,7 +203,7 @@ def test_nothing_is_left_behind(
     assert _runtime.current() is before
     assert trace.get_session() == {"config_key": "outer", "session_id": "s-0"}
     assert sorted(tmp_path.iterdir()) == there
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # those of other tests may end in between
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert not list(state_dir.rglob("traces-*"))
 
