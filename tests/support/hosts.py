@@ -345,7 +345,16 @@ class Kind:
 
 
 _BIN = f"{sys.prefix}/bin"
-_GUNICORN = (sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--workers", "2")
+_GUNICORN = (
+    sys.executable,
+    "-m",
+    "gunicorn",
+    "--bind",
+    "127.0.0.1:{port}",
+    "--workers",
+    "2",
+    "--no-control-socket",
+)
 _UWSGI = (
     os.environ.get("FALLOM_TEST_UWSGI", f"{_BIN}/uwsgi"),
     *"--master --die-on-term --need-app --http11-socket 127.0.0.1:{port} --processes 2".split(),
