@@ -33,7 +33,6 @@ from fallom._spool.frame import (
     decode_record,
     encode_tombstone,
 )
-from fallom._spool.inspection import frames_of
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
@@ -43,6 +42,7 @@ from fallom._spool.segment import (
     read_furthest,
     segment_names,
 )
+from fallom._spool.tail import frames_of
 
 __all__ = ["Erasure", "Person", "erase_from_spool", "person_of"]
 

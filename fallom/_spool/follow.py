@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from fallom._host.files import File, open_file
 from fallom._spool.frame import Damage, Frame, Kind, RecordError, decode_record
-from fallom._spool.inspection import frames_of, time_of
+from fallom._spool.inspection import time_of
 from fallom._spool.segment import HEAD_BYTES, Destination, SegmentName, segment_names
+from fallom._spool.tail import frames_of
 
 __all__ = ["Followed", "Follower"]
 

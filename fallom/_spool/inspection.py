@@ -12,23 +12,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from fallom._host.files import File, open_file
-from fallom._spool.frame import NOT_SENT, Damage, Frame, Kind, RecordError, decode_record, scan
+from fallom._spool.frame import NOT_SENT, Damage, Frame, Kind, RecordError, decode_record
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
     SegmentName,
     is_known_format,
-    read_accepted,
-    read_furthest,
     segment_names,
 )
-from fallom._spool.survey import Mark
+from fallom._spool.survey import Mark, accepted_of
+from fallom._spool.tail import frames_of
 
 __all__ = [
     "SegmentState",
     "Waiting",
     "check_segment",
-    "frames_of",
     "segments_of",
     "time_of",
     "waiting_of",
@@ -36,7 +34,6 @@ __all__ = [
 
 COUNTED_BYTES_MAX = 32 << 20  # 0.1 s; beyond it the number of records is estimated
 LOOKED_AT_MAX = 1000  # segments whose first waiting record is looked at for its age
-_WINDOW_BYTES = 4 << 20
 # Where in a record its time stands (``Span``, ``Metrics``, ``Exposure``).
 _TIME_AT: Final[dict[int, int]] = {Kind.SPAN: 6, Kind.METRICS: 2, Kind.EXPOSURE: 4}
 
@@ -76,7 +73,7 @@ def waiting_of(
         with contextlib.suppress(OSError), _opened(spool, mark.name) as file:
             if file is None:
                 continue
-            start = _accepted(file, mark.name, target_of)
+            start = accepted_of(file, mark.name, target_of)
             times: list[int] = []
             for frame in frames_of(file, mark.name, start, mark.end):
                 if isinstance(frame, Frame) and frame.kind not in NOT_SENT:
@@ -141,27 +138,6 @@ def check_segment(spool: File, name: SegmentName) -> SegmentState | None:
         file.close()
 
 
-def frames_of(file: File, name: SegmentName, start: int, end: int) -> Iterator[Frame | Damage]:
-    """Give the frames between two offsets, and what is none; a last one that is not whole as well.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    position = start
-    while position < end:
-        data = os.pread(file.fd, min(_WINDOW_BYTES, end - position), position)
-        is_last = position + len(data) >= end or not data
-        after = position
-        for found in scan(data, 0, name.seed, at=position):
-            if isinstance(found, Damage) and found.is_incomplete and not is_last:
-                break  # the window ended, not the file
-            after = found.end
-            yield found
-        if after == position:
-            return
-        position = after
-
-
 def time_of(frame: Frame) -> int:
     """Give when a record was made (unix ns); 0 where it does not say."""
     try:
@@ -175,7 +151,7 @@ def _state(
     file: File, name: SegmentName, target_of: Mapping[Destination, bytes] | None
 ) -> SegmentState:
     size = max(file.size(), HEAD_BYTES)
-    start = min(_accepted(file, name, target_of), size)
+    start = min(accepted_of(file, name, target_of), size)
     waiting = [
         frame
         for frame in frames_of(file, name, start, size)
@@ -194,12 +170,6 @@ def _state_word(file: File, name: SegmentName) -> str:
 
 def _unreadable(name: SegmentName, why: str) -> SegmentState:
     return SegmentState(name, "unreadable", 0, 0, 0, 0, (), why)
-
-
-def _accepted(file: File, name: SegmentName, target_of: Mapping[Destination, bytes] | None) -> int:
-    if target_of is None:
-        return read_furthest(file, name)
-    return read_accepted(file, name, target_of[name.destination])
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from fallom._spool.segment import (
 )
 from fallom._spool.tail import count_records
 
-__all__ = ["Mark", "count_left", "marks_of", "writers_of"]
+__all__ = ["Mark", "accepted_of", "count_left", "left_of", "marks_of", "writers_of"]
 
 
 class Mark(NamedTuple):
@@ -73,7 +73,7 @@ def count_left(
             continue
         if file is not None:
             try:
-                accepted = _accepted(file, mark.name, target_of)
+                accepted = accepted_of(file, mark.name, target_of)
                 total += count_records(file, mark.name, accepted, mark.end)
             except OSError:
                 total += 1
@@ -101,7 +101,10 @@ def writers_of(spool: File) -> int:
     return writers
 
 
-def _accepted(file: File, name: SegmentName, target_of: Mapping[Destination, bytes] | None) -> int:
+def accepted_of(
+    file: File, name: SegmentName, target_of: Mapping[Destination, bytes] | None
+) -> int:
+    """Give up to where the target has a segment; with None for the targets, whichever has most."""
     if target_of is None:
         return read_furthest(file, name)
     return read_accepted(file, name, target_of[name.destination])
@@ -119,7 +122,7 @@ def _progress(
         return 0, 1 << 62
     try:
         size = max(file.size(), HEAD_BYTES)
-        return size, _accepted(file, name, target_of)
+        return size, accepted_of(file, name, target_of)
     except OSError:
         return 1, 0
     finally:

@@ -31,7 +31,16 @@ from fallom._spool.segment import (
     write_accepted,
 )
 
-__all__ = ["Item", "LaterFormatError", "OnDamage", "Piece", "Start", "Tail", "count_records"]
+__all__ = [
+    "Item",
+    "LaterFormatError",
+    "OnDamage",
+    "Piece",
+    "Start",
+    "Tail",
+    "count_records",
+    "frames_of",
+]
 
 OnDamage = Callable[[SegmentName, int, bytes], None]  # segment, offset, bytes that are no frame
 _WINDOW_BYTES = 4 << 20
@@ -184,9 +193,9 @@ class Tail:
         """Know the writer and its calls in flight as of the position, after a restart or a rewind."""
         if self._resource is None:
             self._resource, self.starts = {}, {}
-            for frame in _frames(self.file, self.name, HEAD_BYTES, self.position):
-                if frame.kind != Kind.ERASED:
-                    self._follow(frame)
+            for found in frames_of(self.file, self.name, HEAD_BYTES, self.position):
+                if isinstance(found, Frame) and found.kind != Kind.ERASED:
+                    self._follow(found)
             self.starts_of_the_dead = []  # what was accepted was told when it was read
 
     def read(self, items_max: int, bytes_max: int) -> Piece | None:
@@ -276,20 +285,28 @@ def count_records(file: File, name: SegmentName, start: int, end: int) -> int:
     Raises:
         OSError: The file cannot be read.
     """
-    return sum(frame.kind not in NOT_SENT for frame in _frames(file, name, start, end))
+    return sum(
+        isinstance(found, Frame) and found.kind not in NOT_SENT
+        for found in frames_of(file, name, start, end)
+    )
 
 
-def _frames(file: File, name: SegmentName, start: int, end: int) -> Iterator[Frame]:
-    """Give the whole frames between two offsets."""
+def frames_of(file: File, name: SegmentName, start: int, end: int) -> Iterator[Frame | Damage]:
+    """Give the frames between two offsets, and what is none; a last one that is not whole as well.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     position = start
     while position < end:
         data = os.pread(file.fd, min(_WINDOW_BYTES, end - position), position)
-        whole = position
+        is_last = position + len(data) >= end or not data
+        after = position
         for found in scan(data, 0, name.seed, at=position):
-            if isinstance(found, Frame):
-                yield found
-            if isinstance(found, Frame) or not found.is_incomplete:
-                whole = found.end
-        if whole == position:
-            break  # the end, or what is still being written
-        position = whole
+            if isinstance(found, Damage) and found.is_incomplete and not is_last:
+                break  # the window ended, not the file
+            after = found.end
+            yield found
+        if after == position:
+            return
+        position = after
