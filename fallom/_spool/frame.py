@@ -70,7 +70,6 @@ _CHECKSUM = struct.Struct("<I")
 _crc32, _pack_prefix, _pack_checksum = zlib.crc32, _PREFIX.pack, _CHECKSUM.pack  # of each record
 _PAYLOAD_MAX = FRAME_BYTES_MAX - HEADER_BYTES
 RECORD_BYTES_MAX = FRAME_BYTES_MAX - (64 << 10)  # leaves room for what a dead letter adds to it
-_NESTING_MAX = 32  # of ours: span, events, event, attributes, list; records are sanitised to less
 
 
 class Kind(enum.IntEnum):

@@ -21,6 +21,7 @@ from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE
 from fallom.cli.flusher import FLUSHER_SUMMARY
 from fallom.cli.host import host_options
 from fallom.cli.prompts import prompts
+from fallom.cli.screen import json_option
 from fallom.cli.spool import spool
 from fallom.cli.tail import tail
 
@@ -160,7 +161,7 @@ def status(as_json: bool, prometheus: bool, state_dir: str | None, namespace: st
 @click.option(
     "--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait."
 )
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@json_option
 def flush(timeout: float, as_json: bool) -> None:
     """Wait until all that is recorded now is delivered."""
     from fallom.cli.flush import flush as wait_for_delivery
@@ -170,7 +171,7 @@ def flush(timeout: float, as_json: bool) -> None:
 
 @root.command(epilog=EXIT_CODES)
 @host_options
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@json_option
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 60),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fallom._core.errors import FallomError
 from fallom.cli.exits import EXIT_CODES, EXIT_WRONG
-from fallom.cli.host import host_options, open_host
+from fallom.cli.host import host_options
+from fallom.cli.published import keys_beginning, known_items, opened, pairs_of, shown_item
 from fallom.cli.screen import (
     echo_json,
     json_option,
@@ -28,11 +26,8 @@ from fallom.cli.screen import (
 
 if TYPE_CHECKING:
     from fallom._past import Past
-    from fallom._snapshot.entries import Kind
-    from fallom._snapshot.history import History
-    from fallom._snapshot.manifest import Manifest
 
-__all__ = ["complete_config", "configs", "known_items", "opened", "pairs_of"]
+__all__ = ["configs"]
 
 
 @click.group()
@@ -41,76 +36,6 @@ def configs() -> None:
 
     Nothing is asked of a server.
     """
-
-
-@contextlib.contextmanager
-def opened(state_dir: str | None, namespace: str | None) -> Iterator[History]:
-    """Open what is published on this host.
-
-    Raises:
-        click.ClickException: It cannot be read, or nothing was ever published.
-    """
-    from fallom._snapshot.database import DatabaseError
-    from fallom._snapshot.history import opened_history
-
-    host = open_host(state_dir, namespace)
-    try:
-        with opened_history(Path(host.place.directory.snapshot_path)) as history:
-            if not history.manifests:
-                raise click.ClickException(
-                    f"Nothing was ever fetched into {host.path}. The settings here (key, URLs, headers, "
-                    "FALLOM_STATE_DIR) must be those of the application; `fallom status` lists what "
-                    "else is on this host, `fallom doctor` says what is wrong."
-                )
-            yield history
-    except DatabaseError as error:
-        raise click.ClickException(f"The snapshot cannot be read: {error}") from None
-
-
-def known_items(history: History, kind: Kind) -> list[dict[str, Any]]:
-    """Give the current version of each key as the server lists it, with what is known beside."""
-    from fallom._snapshot.payload import item_of
-
-    manifest = history.at(None)
-    assert manifest is not None
-    found = []
-    for key, item in sorted(manifest.sections.get(kind, {}).items()):
-        data = history.data(manifest, kind, key, None)
-        if data is not None:
-            versions = sorted(item.versions)
-            removed = time_text(item.removed_unix_ns) if item.removed_unix_ns else None
-            found.append({**item_of(data), "versions": versions, "removed_at": removed})
-    return found
-
-
-def complete_config(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    """Give the keys of configs that begin so, for the shell."""
-    del parameter
-    from fallom._snapshot.entries import Kind
-
-    where = context.params.get("state_dir"), context.params.get("namespace")
-    # A shell that asks shows nothing then.
-    with contextlib.suppress(click.ClickException, FallomError, OSError), opened(*where) as history:
-        keys = [item["key"] for item in known_items(history, Kind.CONFIG)]
-        return [key for key in keys if key.startswith(incomplete)]
-    return []
-
-
-def pairs_of(name: str, given: tuple[str, ...]) -> dict[str, str]:
-    """Read ``name=value`` options.
-
-    Raises:
-        click.UsageError: One is none.
-    """
-    found = {}
-    for each in given:
-        key, equals, value = each.partition("=")
-        if not equals or not key:
-            raise click.UsageError(f"{name} is {each!r}; expected name=value.")
-        found[key] = value
-    return found
 
 
 @configs.command("ls", epilog=EXIT_CODES)
@@ -142,7 +67,7 @@ def configs_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> N
 @configs.command("show", epilog=EXIT_CODES)
 @host_options
 @json_option
-@click.argument("key", shell_complete=complete_config)
+@click.argument("key", shell_complete=keys_beginning("CONFIG"))
 @click.option("--version", type=int, help="Another version than the current one.")
 def configs_show(
     key: str, version: int | None, as_json: bool, state_dir: str | None, namespace: str | None
@@ -155,13 +80,13 @@ def configs_show(
     from fallom._snapshot.entries import Kind
 
     with opened(state_dir, namespace) as history:
-        echo_json(_shown(history, Kind.CONFIG, "config", key, version))
+        echo_json(shown_item(history, Kind.CONFIG, "config", key, version))
 
 
 @configs.command("explain", epilog=EXIT_CODES)
 @host_options
 @json_option
-@click.argument("key", shell_complete=complete_config)
+@click.argument("key", shell_complete=keys_beginning("CONFIG"))
 @click.argument("session_id", metavar="SESSION")
 @click.option(
     "--at",
@@ -222,44 +147,6 @@ def configs_export(path: str, state_dir: str | None, namespace: str | None) -> N
         raise click.UsageError(f"{path!r} cannot be written: {error.strerror}.") from None
     counts = ", ".join(f"{len(v)} {k.replace('_', ' ')}" for k, v in payload.items() if v != 1)
     click.echo(f"{counts} exported.", err=True)
-
-
-def shown_item(
-    history: History, kind: Kind, what: str, key: str, version: int | None
-) -> dict[str, Any]:
-    """Give one version of a key, with the versions that are known.
-
-    Raises:
-        click.ClickException: It is not known; what is near is named.
-    """
-    return _shown(history, kind, what, key, version)
-
-
-def _shown(
-    history: History, kind: Kind, what: str, key: str, version: int | None
-) -> dict[str, Any]:
-    import difflib
-
-    from fallom._snapshot.payload import item_of
-
-    manifest = history.at(None)
-    assert manifest is not None
-    data = history.data(manifest, kind, key, version)
-    section = manifest.sections.get(kind, {})
-    if data is None:
-        if key in section and version is not None:
-            known = ", ".join(map(str, sorted(section[key].versions)))
-            raise click.ClickException(
-                f"There is no version {version} of {what} {key!r} here; there are {known}."
-            )
-        near = difflib.get_close_matches(key, section, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise click.ClickException(f"There is no {what} {key!r} on this host.{hint}")
-    return {**item_of(data), "versions": sorted(section[key].versions), **_since(manifest)}
-
-
-def _since(manifest: Manifest) -> dict[str, Any]:
-    return {"published_at": time_text(manifest.published_unix_ns)}
 
 
 def _targeting_words(targeting: dict[str, Any] | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from fallom.cli.screen import (
     bytes_text,
     echo_json,
     json_option,
+    parse_age,
     plain,
     say,
     table,
@@ -38,7 +38,6 @@ _READERS: Final[dict[int, Callable[[Any], Any]]] = {
     Kind.METRICS: metrics_of,
     Kind.EXPOSURE: exposure_of,
 }
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @click.group()
@@ -267,7 +266,7 @@ def _opened(path: str) -> Iterator[TextIO]:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
-    if found is None:
+    age_s = parse_age(text)
+    if age_s is None:
         raise click.UsageError(f"--older-than is {text!r}; expected, for example, 30m, 12h or 7d.")
-    return float(found[1]) * _UNITS[found[2]]
+    return age_s

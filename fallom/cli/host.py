@@ -61,7 +61,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A namespace that is on this host as well."""
+    """A namespace that is on this host."""
 
     base: str
     namespace: str
@@ -91,17 +91,17 @@ def find_host(state_dir: str | None, namespace: str | None) -> Host | None:
         click.UsageError: There is not one namespace that begins so.
     """
     settings = resolve_settings({"state_dir": state_dir}, os.environ)
-    bases = state_bases(settings.state_dir, os.environ)
     if settings.state_dir is not None and os.path.lexists(settings.state_dir):
         open_directory(settings.state_dir, follow=True).close()  # told now if it cannot be used
+    known = _known(settings)
     if namespace is None:
-        found = [Other(b, settings.namespace) for b in bases if settings.namespace in _in(b)]
+        found = [each for each in known if each.namespace == settings.namespace]
     else:
-        found = [Other(b, n) for b in bases for n in _in(b) if n.startswith(namespace)]
+        found = [each for each in known if each.namespace.startswith(namespace)]
         if len(found) != 1:
-            known = ", ".join(n for b in bases for n in _in(b)) or "none"
+            names = ", ".join(each.namespace for each in known) or "none"
             many = f"{len(found)} namespaces begin with" if found else "no namespace begins with"
-            raise click.UsageError(f"--namespace: {many} {namespace!r}; there are: {known}.")
+            raise click.UsageError(f"--namespace: {many} {namespace!r}; there are: {names}.")
     if not found:
         return None
     directory = StateDirectory(found[0].base, found[0].namespace)
@@ -125,8 +125,7 @@ def open_host(state_dir: str | None, namespace: str | None) -> Host:
 
 def others_of(settings: Settings, namespace: str) -> list[Other]:
     """List the other namespaces of this user on this host."""
-    bases = state_bases(settings.state_dir, os.environ)
-    return [Other(b, n) for b in bases for n in _in(b) if n != namespace]
+    return [each for each in _known(settings) if each.namespace != namespace]
 
 
 def nothing_kept(others: list[Other]) -> str:
@@ -141,5 +140,6 @@ def nothing_kept(others: list[Other]) -> str:
     return sentence
 
 
-def _in(base: str) -> list[str]:
-    return namespaces_of(base)
+def _known(settings: Settings) -> list[Other]:
+    bases = state_bases(settings.state_dir, os.environ)
+    return [Other(base, name) for base in bases for name in namespaces_of(base)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ["prometheus_text"]
@@ -14,116 +14,65 @@ def prometheus_text(status: Mapping[str, Any]) -> str:
     """Give a status, as ``fallom.status`` has it, in the text exposition format 0.0.4."""
     where = {"namespace": status["namespace"]}
     lines: list[str] = []
-    for name, kind, help_text, samples in _metrics(status):
+    for name, help_text, samples in _families(status):
         rows = [(labels, value) for labels, value in samples if value is not None]
         if rows:
+            kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
             for labels, value in rows:
                 lines.append(f"{name}{_labels({**where, **labels})} {_number(value)}")
     return "".join(f"{line}\n" for line in lines)
 
 
-_Samples = Iterable[tuple[Mapping[str, str], "float | None"]]
+_Samples = Sequence[tuple[Mapping[str, str], "float | None"]]
+_Family = tuple[str, str, _Samples]  # name, help, labels and value of each
 
 
-def _metrics(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str, _Samples]]:
+def _families(status: Mapping[str, Any]) -> Iterator[_Family]:
     flusher, spool, sent = status["flusher"], status["spool"], status["sent"]
-    snapshot = status["snapshot"]
-
-    def one(value: float | None) -> _Samples:
-        return [({}, value)]
-
+    snapshot, paused_s = status["snapshot"], flusher.get("paused_s") or 0
     delivered = [({"destination": d}, sent.get(f"{d}_accepted", 0)) for d in _DESTINATIONS]
     dropped = [({"reason": reason}, count) for reason, count in status["dropped"].items()]
-    yield "fallom_flusher_up", "gauge", "Whether a flusher lives.", one(int(flusher["is_alive"]))
-    yield (
-        "fallom_delivery_paused_seconds",
-        "gauge",
-        "For how long nothing is sent.",
-        one(flusher.get("paused_s") or 0),
+    delivery_s = sent.get("delivery_ms", 0) / 1e3
+    lag_s = spool["oldest_age_s"] or 0
+    yield _one("flusher_up", "Whether a flusher lives.", int(flusher["is_alive"]))
+    yield _one("delivery_paused_seconds", "For how long nothing is sent.", paused_s)
+    yield _one("recorded_total", "Records that came into the spool.", status["recorded"])
+    yield "fallom_delivered_total", "Records the server accepted.", delivered
+    yield "fallom_dropped_total", "Records given up, by reason.", dropped
+    yield _one("sampled_out_total", "Spans left out by sampling.", status["sampled_out"])
+    yield _one("batches_total", "Batches sent.", sent.get("batches_sent", 0))
+    yield _one("batches_retried_total", "Batches sent again.", sent.get("batches_retried", 0))
+    yield _one("delivery_seconds_total", "Time that batches took.", delivery_s)
+    yield _one(
+        "flusher_starts_total", "Flushers that began to lead.", sent.get("flusher_starts", 0)
     )
-    yield (
-        "fallom_recorded_total",
-        "counter",
-        "Records that came into the spool.",
-        one(status["recorded"]),
-    )
-    yield "fallom_delivered_total", "counter", "Records the server accepted.", delivered
-    yield "fallom_dropped_total", "counter", "Records given up, by reason.", dropped
-    yield (
-        "fallom_sampled_out_total",
-        "counter",
-        "Spans left out by sampling.",
-        one(status["sampled_out"]),
-    )
-    yield "fallom_batches_total", "counter", "Batches sent.", one(sent.get("batches_sent", 0))
-    yield (
-        "fallom_batches_retried_total",
-        "counter",
-        "Batches sent again.",
-        one(sent.get("batches_retried", 0)),
-    )
-    yield (
-        "fallom_delivery_seconds_total",
-        "counter",
-        "Time that batches took.",
-        one(sent.get("delivery_ms", 0) / 1e3),
-    )
-    yield (
-        "fallom_flusher_starts_total",
-        "counter",
-        "Flushers that began to lead.",
-        one(sent.get("flusher_starts", 0)),
-    )
-    yield (
-        "fallom_waiting_records",
-        "gauge",
-        "Records not accepted yet.",
-        one(spool["waiting_records"]),
-    )
-    yield "fallom_waiting_bytes", "gauge", "Their size.", one(spool["unaccepted_bytes"])
-    yield (
-        "fallom_lag_seconds",
-        "gauge",
-        "Age of the oldest record that waits.",
-        one(spool["oldest_age_s"] or 0),
-    )
-    yield (
-        "fallom_spool_bytes",
-        "gauge",
-        "What the spool takes on its disk.",
-        one(spool["allocated_bytes"]),
-    )
-    yield "fallom_spool_limit_bytes", "gauge", "What it may take.", one(spool["limit_bytes"])
+    yield _one("waiting_records", "Records not accepted yet.", spool["waiting_records"])
+    yield _one("waiting_bytes", "Their size.", spool["unaccepted_bytes"])
+    yield _one("lag_seconds", "Age of the oldest record that waits.", lag_s)
+    yield _one("spool_bytes", "What the spool takes on its disk.", spool["allocated_bytes"])
+    yield _one("spool_limit_bytes", "What it may take.", spool["limit_bytes"])
     yield from _targets(status["targets"])
-    yield "fallom_dead_bytes", "gauge", "What was refused for good.", one(status["dead"]["bytes"])
-    yield (
-        "fallom_snapshot_age_seconds",
-        "gauge",
-        "Since configs or prompts changed.",
-        one(snapshot["age_s"]),
-    )
-    yield (
-        "fallom_snapshot_checked_age_seconds",
-        "gauge",
-        "Since they were last fetched.",
-        one(snapshot["checked_age_s"]),
+    yield _one("dead_bytes", "What was refused for good.", status["dead"]["bytes"])
+    yield _one("snapshot_age_seconds", "Since configs or prompts changed.", snapshot["age_s"])
+    yield _one(
+        "snapshot_checked_age_seconds", "Since they were last fetched.", snapshot["checked_age_s"]
     )
 
 
-def _targets(targets: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, _Samples]]:
-    """Give the families of extra targets, where there are any."""
-    if not targets:
-        return
+def _one(name: str, help_text: str, value: float | None) -> _Family:
+    return f"fallom_{name}", help_text, [({}, value)]
+
+
+def _targets(targets: Sequence[Mapping[str, Any]]) -> Iterator[_Family]:
+    """Give the families of extra targets; without any they have no samples, and are left out."""
     yield (
         "fallom_target_delivered_total",
-        "counter",
         "Records that an extra target accepted.",
         [({"target": each["name"]}, each["accepted"]) for each in targets],
     )
     yield (
         "fallom_target_dropped_total",
-        "counter",
         "Records that an extra target will not get, by reason.",
         [
             ({"target": each["name"], "reason": reason}, count)
@@ -133,7 +82,6 @@ def _targets(targets: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, s
     )
     yield (
         "fallom_target_waiting_bytes",
-        "gauge",
         "What an extra target has not accepted yet.",
         [({"target": each["name"]}, each.get("unaccepted_bytes", 0)) for each in targets],
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from fallom._core.errors import FallomError
-from fallom.cli.configs import known_items, opened, pairs_of, shown_item
 from fallom.cli.exits import EXIT_CODES
 from fallom.cli.host import host_options
+from fallom.cli.published import keys_beginning, known_items, opened, pairs_of, shown_item
 from fallom.cli.screen import echo_json, json_option, table, terminal_width, visible
 
 __all__ = ["prompts"]
@@ -23,21 +21,6 @@ def prompts() -> None:
 
     Nothing is asked of a server.
     """
-
-
-def complete_prompt(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    """Give the keys of prompts that begin so, for the shell."""
-    del parameter
-    from fallom._snapshot.entries import Kind
-
-    where = context.params.get("state_dir"), context.params.get("namespace")
-    # A shell that asks shows nothing then.
-    with contextlib.suppress(click.ClickException, FallomError, OSError), opened(*where) as history:
-        keys = [item["key"] for item in known_items(history, Kind.PROMPT)]
-        return [key for key in keys if key.startswith(incomplete)]
-    return []
 
 
 @prompts.command("ls", epilog=EXIT_CODES)
@@ -73,7 +56,7 @@ def prompts_ls(as_json: bool, state_dir: str | None, namespace: str | None) -> N
 @prompts.command("show", epilog=EXIT_CODES)
 @host_options
 @json_option
-@click.argument("key", shell_complete=complete_prompt)
+@click.argument("key", shell_complete=keys_beginning("PROMPT"))
 @click.option("--version", type=int, help="Another version than the current one.")
 def prompts_show(
     key: str, version: int | None, as_json: bool, state_dir: str | None, namespace: str | None
@@ -103,7 +86,7 @@ def prompts_show(
 @prompts.command("render", epilog=EXIT_CODES)
 @host_options
 @json_option
-@click.argument("key", shell_complete=complete_prompt)
+@click.argument("key", shell_complete=keys_beginning("PROMPT"))
 @click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="For placeholders.")
 @click.option("--version", type=int, help="Another version than the current one.")
 @click.option("--session", metavar="ID", help="KEY is an A/B test: what this session gets of it.")

@@ -18,6 +18,7 @@ __all__ = [
     "bytes_text",
     "echo_json",
     "json_option",
+    "parse_age",
     "parse_time",
     "plain",
     "say",
@@ -33,7 +34,7 @@ _KIB: Final = 1024
 _WRAPPED_MIN: Final = 16  # narrower, text is read worse than a line that the terminal breaks
 _WORD_MAX: Final = 28  # a longer word is broken, so that the other columns have room
 _NUMBER: Final = re.compile(r"\d[\d,.]*( ([KMG]i)?B| m?s| min| h| d| %)?|-")
-_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -151,15 +152,21 @@ def time_text(unix_ns: int) -> str:
     return datetime.fromtimestamp(unix_ns / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
+def parse_age(text: str) -> float | None:
+    """Read an age such as 30m, 2h or 7d, in seconds; None for anything else."""
+    found = _AGE.fullmatch(text.strip())
+    return float(found[1]) * _UNITS[found[2]] if found else None
+
+
 def parse_time(name: str, text: str, now_unix_s: float) -> float:
     """Read a time: ISO 8601 (local without an offset), unix seconds, or an age such as 30m, 2h, 7d.
 
     Raises:
         click.UsageError: It is none of these.
     """
-    ago = _AGO.fullmatch(text.strip())
-    if ago:
-        return now_unix_s - float(ago[1]) * _UNITS[ago[2]]
+    age_s = parse_age(text)
+    if age_s is not None:
+        return now_unix_s - age_s
     try:
         return float(text)
     except ValueError:

@@ -19,7 +19,7 @@ from fallom.cli.screen import echo_json, json_option, seconds_text, visible
 if TYPE_CHECKING:
     from fallom._spool.follow import Followed
 
-__all__ = ["line_of", "tail"]
+__all__ = ["tail"]
 
 POLL_S: Final = 0.1  # a segment that is sealed and accepted may be deleted a second later
 _READERS: Final[dict[int, Any]] = {
@@ -59,15 +59,14 @@ def tail(
                 if as_json:
                     echo_json(_fields(each), indent=None)
                 else:
-                    click.echo(line_of(each))
+                    click.echo(_line(each))
             if no_follow:
                 return
             time.sleep(POLL_S)
             found = follower.new()
 
 
-def line_of(found: Followed) -> str:
-    """Give a record as a line."""
+def _line(found: Followed) -> str:
     when = datetime.fromtimestamp(found.unix_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
     try:
         record = _READERS[found.kind](found.record)
@@ -79,11 +78,11 @@ def line_of(found: Followed) -> str:
         return f"{when}  {what}  session={visible(record.session_id)}"
     if found.kind == Kind.METRICS:
         data = " ".join(f"{name}={value}" for name, value in record.data.items())
-        return visible_line(when, "metrics", data, _who(record.config_key, record.session_id))
+        return _joined(when, "metrics", data, _who(record.config_key, record.session_id))
     attributes = record.attributes
     took = seconds_text((record.end_unix_ns - record.start_unix_ns) / 1e9)
     who = _who(attributes.get("fallom.config_key"), attributes.get("fallom.session_id"))
-    line = visible_line(
+    line = _joined(
         when, click.style(visible(record.name), bold=True), took, _tokens(attributes), who
     )
     if record.status == SpanStatus.ERROR:
@@ -92,7 +91,7 @@ def line_of(found: Followed) -> str:
     return line
 
 
-def visible_line(when: str, name: str, *parts: str) -> str:
+def _joined(when: str, name: str, *parts: str) -> str:
     """Join the parts that are not empty."""
     return "  ".join([when, name, *(visible(part) for part in parts if part)])
 

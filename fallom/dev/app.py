@@ -27,7 +27,7 @@ from fallom.dev.inspection import inspection_routes
 from fallom.dev.page.indexer import Indexer
 from fallom.dev.page.live import Live
 from fallom.dev.page.reading import Shelf
-from fallom.dev.page.routes import PageParts, page_routes
+from fallom.dev.page.routes import page_routes
 from fallom.dev.provider import provider_routes
 from fallom.dev.recorder import Recorder
 from fallom.dev.request_log import RequestLog
@@ -90,7 +90,7 @@ def build_app(
             *provider_routes(),
             *inspection_routes(recorder, desk),
             *fault_routes(board),
-            *page_routes(PageParts(shelf, indexer, desk, live, tuple(state_bases))),
+            *page_routes(shelf, indexer, desk, live, tuple(state_bases)),
         ],
         middleware=[
             Middleware(RequestLog, recorder=recorder),

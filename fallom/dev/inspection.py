@@ -26,44 +26,35 @@ _TABLES: Final = ("spans", "exposures", "metrics", "fetches")
 def inspection_routes(recorder: Recorder, desk: Desk) -> list[Route]:
     """Give the routes, bound to what was received and what is served."""
 
-    async def stats() -> dict[str, Any]:
+    async def stats(_: Request) -> Response:
         problems = (await desk.catalogue()).problems
-        return {
+        found = {
             **await recorder.stats(),
             "errors": [p.to_dict() for p in problems if p.is_error],
             "warnings": [p.to_dict() for p in problems if not p.is_error],
             "pid": os.getpid(),
             "version": __version__,
         }
+        return JsonAnswer(found)
 
-    async def show_stats(_: Request) -> Response:
-        return JsonAnswer(await stats())
+    def rows_of(table: str) -> Route:
+        async def show_rows(request: Request) -> Response:
+            after = _number(request, "after", 0, 1 << 62)
+            limit = _number(request, "limit", 1000, _PAGE_ROWS_MAX)
+            rows = await recorder.rows(table, after, limit)
+            return JsonAnswer([_decoded(row) for row in rows])
 
-    async def show_rows(request: Request) -> Response:
-        after = _number(request, "after", 0, 1 << 62)
-        limit = _number(request, "limit", 1000, _PAGE_ROWS_MAX)
-        rows = await recorder.rows(request.path_params["table"], after, limit)
-        return JsonAnswer([_decoded(row) for row in rows])
+        return Route(f"/_dev/{table}", show_rows)
 
     async def clear(_: Request) -> Response:
         await recorder.clear()
         return Response(status_code=204)
 
-    tables = [Route(f"/_dev/{name}", _for_table(show_rows, name)) for name in _TABLES]
     return [
-        Route("/_dev/stats", show_stats),
+        Route("/_dev/stats", stats),
         Route("/_dev/data", clear, methods=["DELETE"]),
-        *tables,
+        *map(rows_of, _TABLES),
     ]
-
-
-def _for_table(endpoint: Any, table: str) -> Any:
-    async def bound(request: Request) -> Response:
-        request.path_params["table"] = table
-        response: Response = await endpoint(request)
-        return response
-
-    return bound
 
 
 def _number(request: Request, name: str, default: int, high: int) -> int:

@@ -50,14 +50,14 @@ class Recorder:
         Decoding a batch takes as long as storing it, so both happen off the loop.
         """
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, lambda: self._add([*rows(), *self._take()]))
+        await loop.run_in_executor(self._writer, lambda: self._add(rows()))
         self._stored()
 
     def note(self, row: FetchRow) -> None:
         """Store a log row soon; nobody waits for it."""
         self._noted.append(row)
         if len(self._noted) == 1:  # one job for all that is noted until the thread gets to it
-            self._writer.submit(lambda: self._add(self._take()))
+            self._writer.submit(self._add)
 
     async def stats(self) -> dict[str, Any]:
         """Count what was received, everything noted included."""
@@ -78,22 +78,19 @@ class Recorder:
 
     def close(self) -> None:
         """Store what is noted and close; blocks until the threads are done."""
-        self._writer.submit(lambda: self._add(self._take()))
+        self._writer.submit(self._add)
         self._writer.shutdown()
         self._reader.shutdown()
         self._written.close()
         self._read.close()
 
     async def _settle(self) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, lambda: self._add(self._take()))
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._add)
 
-    def _take(self) -> list[FetchRow]:
-        taken = []
+    def _add(self, given: Iterable[SpanRow | ExposureRow | MetricsRow] = ()) -> None:
+        """Store rows, and with them all that is noted."""
+        rows: list[SpanRow | ExposureRow | MetricsRow | FetchRow] = list(given)
         while self._noted:
-            taken.append(self._noted.popleft())
-        return taken
-
-    def _add(self, rows: list[Any]) -> None:
+            rows.append(self._noted.popleft())
         if rows:
             self._written.add(rows)

@@ -78,6 +78,7 @@ def _run(options: CloudOptions, traffic: SampleTraffic | None) -> None:
     for note in (*_warnings(options), *folder.notes):
         _say(note, sys.stderr)
     listener = _bound(options.host, options.port)
+    own_bases = state_bases(resolve_settings({}, os.environ).state_dir, os.environ)
     app = build_app(
         folder,
         options.db,
@@ -85,7 +86,7 @@ def _run(options: CloudOptions, traffic: SampleTraffic | None) -> None:
         addresses_allowed=not is_loopback(options.host),
         faults=options.faults,
         spans_max=options.spans_max,
-        state_bases=(*([traffic.state_dir] if traffic else []), *_own_bases()),
+        state_bases=(*([traffic.state_dir] if traffic else []), *own_bases),
         is_watched=not options.quiet,
     )
     config = uvicorn.Config(
@@ -201,10 +202,6 @@ def _url(options: CloudOptions, port: int) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
     shown = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else host  # noqa: S104
     return f"http://{shown}:{port}"
-
-
-def _own_bases() -> list[str]:
-    return state_bases(resolve_settings({}, os.environ).state_dir, os.environ)
 
 
 def _warnings(options: CloudOptions) -> list[str]:

@@ -136,8 +136,8 @@ class _Trace:
     def wait(self, milliseconds: float) -> None:
         self.now_ns += int(milliseconds * _MS)
 
-    def about(self, median_ms: float, spread: float = 0.35) -> float:
-        return median_ms * self._rng.lognormvariate(0, spread)
+    def about(self, median_ms: float) -> float:
+        return median_ms * self._rng.lognormvariate(0, 0.35)
 
     def end(
         self,

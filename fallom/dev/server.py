@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-__all__ = ["CloudStartError", "LocalCloud"]
+__all__ = ["CloudStartError", "LocalCloud", "python_path"]
 
 _START_S: Final = 20.0  # importing the server takes 0.3 s; a busy machine with two cores ten times
 _STOP_S: Final = 10.0
@@ -134,7 +134,7 @@ class LocalCloud:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": _python_path(os.environ)},
+                env={**os.environ, "PYTHONPATH": python_path(os.environ)},
             )
         while not port_file.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -264,7 +264,7 @@ class LocalCloud:
         return code
 
 
-def _python_path(environ: Mapping[str, str]) -> str:
+def python_path(environ: Mapping[str, str]) -> str:
     """Give a PYTHONPATH by which the child finds this very package, installed or not."""
     here = str(Path(__file__).parents[2])
     return os.pathsep.join(filter(None, (here, environ.get("PYTHONPATH", ""))))

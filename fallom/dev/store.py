@@ -242,8 +242,7 @@ class Store:
             f"SELECT * FROM {table} WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608
             (after, limit),
         )
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return _named(cursor)
 
     def rows_by_id(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         """Give these rows of ``spans``, as far as they are still there."""
@@ -252,8 +251,7 @@ class Store:
             f"SELECT * FROM spans WHERE id IN ({marks}) ORDER BY id",  # noqa: S608
             list(ids),
         )
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return _named(cursor)
 
     def last_span(self) -> int:
         """Give the id of the newest span; 0 when there is none."""
@@ -267,8 +265,7 @@ class Store:
             "ORDER BY id DESC LIMIT ?",
             (path, limit),
         )
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return _named(cursor)
 
     def keep_newest(self, spans_max: int) -> int:
         """Delete all but the newest spans and requests; give the id of the oldest span kept.
@@ -287,3 +284,8 @@ class Store:
     def close(self) -> None:
         """Close the connection; the file stays."""
         self._connection.close()
+
+
+def _named(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -25,6 +25,7 @@ from fallom._runtime import current
 from fallom._session_attributes import session_attributes
 from fallom._tracing import known_assignment
 from fallom.dev.scenes import customer_of, session_ids, summary_turn, turn_of
+from fallom.dev.server import python_path
 
 __all__ = ["SampleTraffic", "run_worker"]
 
@@ -54,15 +55,13 @@ class SampleTraffic:
             "FALLOM_SYNC_INTERVAL": "1",
             "FALLOM_LINGER": "2",
         }
-        here = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (here, kept.get("PYTHONPATH", ""))))
         for number in range(_WORKERS):
             self._processes.append(
                 subprocess.Popen(  # noqa: S603  our own command, no shell
                     [sys.executable, "-m", "fallom.dev.traffic", str(number)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
-                    env={**kept, **urls, **own, "PYTHONPATH": path},
+                    env={**kept, **urls, **own, "PYTHONPATH": python_path(kept)},
                     start_new_session=True,  # Ctrl-C is the cloud's to handle
                 )
             )

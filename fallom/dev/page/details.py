@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from fallom.dev.page.facts import kind_of
-from fallom.dev.page.messages import Message, Part, instructions_of, messages_of, pretty
+from fallom.dev.page.messages import Message, Part, instructions_of, messages_of, parsed, pretty
 from fallom.dev.page.shown import shown_ms, shown_ns
 
 __all__ = ["Detail", "Event", "detail_of"]
@@ -107,12 +107,7 @@ def detail_of(row: Mapping[str, Any]) -> Detail:
 
 
 def _tools(value: Any) -> list[tuple[str, Part]]:
-    found = value
-    if isinstance(value, str):
-        try:
-            found = json.loads(value)
-        except (ValueError, RecursionError):
-            found = None
+    found = parsed(value)
     if not isinstance(found, list):
         return []
     tools = []

@@ -121,7 +121,7 @@ def read_experiment(
         for i, label in enumerate(version.labels)
     ]
     whole = sum(weights) or 1.0
-    bars = [(variant.share, variant.weight / whole, variant.position) for variant in variants]
+    bars = [(variant.share, variant.weight / whole) for variant in variants]
     return Experiment(
         version,
         sorted(versions),
@@ -242,12 +242,11 @@ def _measure(
     intervals: Iterable[Interval],
     shown: Callable[[float], str],
 ) -> Measure:
-    found = list(zip(labels, intervals, strict=True))
-    plot = interval_plot([(label, one, i) for i, (label, one) in enumerate(found)], shown)
+    found = list(intervals)
     rows = []
-    for label, one in found:
+    for label, one in zip(labels, found, strict=True):
         text = "too few sessions" if one.sample else "no sessions"
         if one.low is not None and one.high is not None:
             text = f"{shown(one.low)} to {shown(one.high)}"
         rows.append((label, one, f"{shown(one.value)} ({text})" if one.sample else text))
-    return Measure(title, method, plot, rows)
+    return Measure(title, method, interval_plot(found, shown), rows)

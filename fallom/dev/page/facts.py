@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from fallom.dev.page.messages import messages_of, text_of
+from fallom.dev.page.messages import messages_of, parsed, text_of
 
 __all__ = ["METRICS_NAME", "TEXT_CHARACTERS_MAX", "SpanFacts", "facts_of", "kind_of", "searchable"]
 
@@ -170,7 +170,7 @@ def _all_text(row: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
     for name in _CONTENT:
         value = attributes.get(name)
         if value:
-            parts += _strings(_parsed(value))
+            parts += _strings(parsed(value))
     text = " ".join(part for part in parts if part)
     return searchable(text[:TEXT_CHARACTERS_MAX])
 
@@ -189,15 +189,6 @@ def _strings(value: Any) -> Iterator[str]:
             waiting += reversed(one)
         elif one is not None and not isinstance(one, bool):
             yield str(one)
-
-
-def _parsed(value: Any) -> Any:
-    if not isinstance(value, str) or value[:1] not in '[{"':
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
 
 
 def _object(text: str) -> dict[str, Any]:

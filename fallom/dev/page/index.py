@@ -6,10 +6,11 @@ middle of a trace. A span that came before changes nothing but the count of its 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,18 +48,14 @@ class Index:
 
     def reset(self) -> None:
         """Forget everything, for readers at once."""
-        run = self._connection.execute
-        run("BEGIN IMMEDIATE")
-        for table in INDEX_TABLES:
-            run(f"DELETE FROM {table}")  # noqa: S608
-        run("UPDATE position SET span = 0, span_mark = '', exposure = 0, metric = 0")
-        run("COMMIT")
+        with self._transaction() as run:
+            for table in INDEX_TABLES:
+                run(f"DELETE FROM {table}")  # noqa: S608
+            run("UPDATE position SET span = 0, span_mark = '', exposure = 0, metric = 0")
 
     def add(self, spans: Sequence[Row], exposures: Sequence[Row], metrics: Sequence[Row]) -> None:
         """Index rows of the store, in one transaction."""
-        run = self._connection.execute
-        run("BEGIN IMMEDIATE")
-        try:
+        with self._transaction() as run:
             _Batch(self._connection).add(spans, exposures, metrics)
             if spans:
                 mark = f"{spans[-1]['trace_id']}{spans[-1]['span_id']}"
@@ -67,10 +64,6 @@ class Index:
                 run("UPDATE position SET exposure = ?", (exposures[-1]["id"],))
             if metrics:
                 run("UPDATE position SET metric = ?", (metrics[-1]["id"],))
-        except BaseException:
-            run("ROLLBACK")
-            raise
-        run("COMMIT")
 
     def note_served(self, kind: str, entries: Iterable[dict[str, Any]], now_ns: int) -> bool:
         """Remember what is served; give whether any of it is new."""
@@ -91,15 +84,19 @@ class Index:
 
         What lost some is counted again. Experiments keep all that they ever counted.
         """
+        with self._transaction():
+            return forget_spans(self._connection, span_id)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:
-            gone = forget_spans(self._connection, span_id)
+            yield run
         except BaseException:
             run("ROLLBACK")
             raise
         run("COMMIT")
-        return gone
 
     def close(self) -> None:
         """Close the connection; the file stays."""

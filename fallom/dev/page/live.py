@@ -31,12 +31,15 @@ class Live:
 
     def changed(self) -> None:
         """Say that there is something new."""
-        self._wake()
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(self._set)
 
     def close(self) -> None:
         """End all streams, so that the server can end."""
         self._is_closing = True
-        self._wake()
+        self.changed()
 
     async def stream(self, _: Request) -> Response:
         """Answer ``GET /ui/events``."""
@@ -61,12 +64,6 @@ class Live:
                     await asyncio.sleep(_GATHER_S)
         finally:
             self._listeners.discard(changed)
-
-    def _wake(self) -> None:
-        loop = self._loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended already
-                loop.call_soon_threadsafe(self._set)
 
     def _set(self) -> None:
         for listener in self._listeners:

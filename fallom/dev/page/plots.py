@@ -14,7 +14,7 @@ from typing import Final
 
 from fallom.dev.page.statistics import Interval
 
-__all__ = ["Bar", "Drawing", "interval_plot", "share_plot"]
+__all__ = ["Drawing", "interval_plot", "share_plot"]
 
 _WIDTH: Final = 560
 _LEFT: Final = 8
@@ -34,14 +34,11 @@ class Drawing(str):
         return str(self)
 
 
-Bar = tuple[str, Interval, int]  # variant, its interval, its colour from 0
-
-
-def interval_plot(bars: Sequence[Bar], shown: Callable[[float], str]) -> Drawing:
-    """Draw dots with whiskers on one axis."""
+def interval_plot(bars: Sequence[Interval], shown: Callable[[float], str]) -> Drawing:
+    """Draw dots with whiskers on one axis, a row and a colour for each variant."""
     ends = [
         end
-        for _, interval, _ in bars
+        for interval in bars
         for end in (interval.low, interval.high, interval.value)
         if end is not None and interval.sample
     ]
@@ -55,7 +52,7 @@ def interval_plot(bars: Sequence[Bar], shown: Callable[[float], str]) -> Drawing
     low, high = (low if low == 0 else low - margin), high + margin
     height = len(bars) * _ROW + _AXIS
     parts = [_axis(low, high, height, shown)]
-    for row, (_, interval, colour) in enumerate(bars):
+    for row, interval in enumerate(bars):
         y = row * _ROW + _ROW // 2
         if not interval.sample:
             parts.append(f'<text class="faint" x="{_LEFT}" y="{y + 4}">no sessions</text>')
@@ -65,30 +62,30 @@ def interval_plot(bars: Sequence[Bar], shown: Callable[[float], str]) -> Drawing
         if interval.low is not None and interval.high is not None:
             start, end = _x(interval.low, low, high), _x(interval.high, low, high)
             parts.append(
-                f'<line class="v{colour % 6} whisker" x1="{start:.1f}" x2="{end:.1f}" '
+                f'<line class="v{row % 6} whisker" x1="{start:.1f}" x2="{end:.1f}" '
                 f'y1="{y}" y2="{y}"/>'
             )
-        parts.append(f'<circle class="v{colour % 6}" cx="{at:.1f}" cy="{y}" r="5"/>')
+        parts.append(f'<circle class="v{row % 6}" cx="{at:.1f}" cy="{y}" r="5"/>')
         parts.append(
             f'<text class="value" x="{end + 10:.1f}" y="{y + 4}">{escape(shown(interval.value))}</text>'
         )
     return _svg(height, parts)
 
 
-def share_plot(bars: Sequence[tuple[Interval, float, int]]) -> Drawing:
+def share_plot(bars: Sequence[tuple[Interval, float]]) -> Drawing:
     """Draw shares as bars with whiskers, each with a mark where its weight is.
 
     Args:
-        bars: Interval, weight as a share, colour; of each variant.
+        bars: Interval and weight as a share, of each variant.
     """
     height = len(bars) * _ROW + _AXIS
     parts = [_axis(0.0, 1.0, height, lambda share: f"{share:.0%}")]
-    for row, (interval, weight, colour) in enumerate(bars):
+    for row, (interval, weight) in enumerate(bars):
         y = row * _ROW + _ROW // 2
         at = _x(interval.value, 0.0, 1.0)
         zero, mark = _x(0.0, 0.0, 1.0), _x(weight, 0.0, 1.0)
         parts.append(
-            f'<rect class="v{colour % 6} bar" x="{zero:.1f}" y="{y - 7}" height="14" rx="2" '
+            f'<rect class="v{row % 6} bar" x="{zero:.1f}" y="{y - 7}" height="14" rx="2" '
             f'width="{max(0.0, at - zero):.1f}"/>'
         )
         if interval.low is not None and interval.high is not None:

@@ -31,7 +31,7 @@ from fallom.dev.page.versions import CONFIG, SESSIONS_MAX, TEST
 from fallom.dev.page.workers import recent_workers, switch_of
 from fallom.dev.serving import Desk
 
-__all__ = ["PageParts", "page_routes"]
+__all__ = ["page_routes"]
 
 _FORM_BYTES_MAX: Final = 64 << 10
 _ASSETS: Final = {
@@ -42,24 +42,11 @@ _ASSETS: Final = {
 _PAYLOAD_KINDS: Final = {CONFIG: "configs", TEST: "prompt_ab_tests"}
 
 
-class PageParts:
-    """What the page's answers are made of."""
-
-    def __init__(
-        self, shelf: Shelf, indexer: Indexer, desk: Desk, live: Live, bases: tuple[str, ...]
-    ) -> None:
-        """Take the parts together."""
-        self.shelf = shelf
-        self.indexer = indexer
-        self.desk = desk
-        self.live = live
-        self.bases = bases
-        self.pages = Pages()
-
-
-def page_routes(parts: PageParts) -> list[Route]:
-    """Give the routes of the page."""
-    answers = _Answers(parts)
+def page_routes(
+    shelf: Shelf, indexer: Indexer, desk: Desk, live: Live, bases: tuple[str, ...]
+) -> list[Route]:
+    """Give the routes of the page; ``bases`` are the state directories whose health it shows."""
+    answers = _Answers(shelf, indexer, desk, live, bases)
     return [
         Route("/", answers.traces),
         Route("/ui/sessions", answers.sessions),
@@ -70,15 +57,22 @@ def page_routes(parts: PageParts) -> list[Route]:
         Route("/ui/served", answers.served),
         Route("/ui/weights", answers.weights, methods=["POST"]),
         Route("/ui/host", answers.host),
-        Route("/ui/events", parts.live.stream),
+        Route("/ui/events", live.stream),
         *[Route(f"/ui/static/{name}", _asset(name, kind)) for name, kind in _ASSETS.items()],
     ]
 
 
 class _Answers:
-    def __init__(self, parts: PageParts) -> None:
-        self._parts = parts
-        self._ask = parts.shelf.ask
+    def __init__(
+        self, shelf: Shelf, indexer: Indexer, desk: Desk, live: Live, bases: tuple[str, ...]
+    ) -> None:
+        self._shelf = shelf
+        self._ask = shelf.ask
+        self._indexer = indexer
+        self._desk = desk
+        self._live = live
+        self._bases = bases
+        self._pages = Pages()
 
     async def traces(self, request: Request) -> Response:
         filters = Filters.read(request.query_params.multi_items())
@@ -114,7 +108,7 @@ class _Answers:
         )
         if found is None:
             return await self._missing(request, "No such session", session_id)
-        rows = await self._parts.shelf.rows(found.span_ids)
+        rows = await self._shelf.rows(found.span_ids)
         return await self._page(
             request, "session.html", found=found, turns=found.turns(rows), session_id=session_id
         )
@@ -125,7 +119,7 @@ class _Answers:
         found = await self._ask(lambda index: read_trace(index, trace_id, wanted))
         if found is None:
             return await self._missing(request, "No such trace", trace_id)
-        rows = await self._parts.shelf.rows([found.chosen, *found.retried])
+        rows = await self._shelf.rows([found.chosen, *found.retried])
         detail = next((detail_of(row) for row in rows if row["id"] == found.chosen), None)
         return await self._page(
             request, "trace.html", found=found, steps=found.steps(rows), detail=detail
@@ -148,11 +142,11 @@ class _Answers:
             "experiment.html",
             found=found,
             compared_max=SESSIONS_MAX,
-            keeps=self._parts.indexer.spans_max is not None,
+            keeps=self._indexer.spans_max is not None,
         )
 
     async def served(self, request: Request, trouble: str = "", status: int = 200) -> Response:
-        catalogue = await self._parts.desk.catalogue()
+        catalogue = await self._desk.catalogue()
         current = await self._current()
         now_ns = time.time_ns()
         switches = {}
@@ -162,7 +156,7 @@ class _Answers:
                     switch_of, key=key, version=current[kind, key]["version"], now_ns=now_ns
                 )
                 switches[key] = await self._ask(question)
-        fetches = await self._parts.shelf.fetches_of("/configs", 1)
+        fetches = await self._shelf.fetches_of("/configs", 1)
         return await self._page(
             request,
             "served.html",
@@ -172,7 +166,7 @@ class _Answers:
             overridden={
                 (kind, key)
                 for kind, payload in _PAYLOAD_KINDS.items()
-                for of, key in self._parts.desk.overridden
+                for of, key in self._desk.overridden
                 if of == payload
             },
             switches=switches,
@@ -190,20 +184,20 @@ class _Answers:
         kind, key = _PAYLOAD_KINDS.get(form.get("kind", [""])[0], ""), form.get("key", [""])[0]
         try:
             if "revert" in form:
-                await self._parts.desk.drop_weights(kind, key)
+                await self._desk.drop_weights(kind, key)
             else:
-                await self._parts.desk.set_weights(kind, key, form.get("weight", []))
+                await self._desk.set_weights(kind, key, form.get("weight", []))
         except OverrideError as error:
             return await self.served(request, str(error), 422)
-        self._parts.live.changed()
+        self._live.changed()
         return RedirectResponse("/ui/served", status_code=303)
 
     async def host(self, request: Request) -> Response:
         url = f"http://{request.headers.get('host', '')}"
-        found = await self._parts.shelf.run(lambda: read_host(self._parts.bases, url))
+        found = await self._shelf.run(lambda: read_host(self._bases, url))
         now_ns = time.time_ns()
         workers = await self._ask(lambda index: recent_workers(index, now_ns))
-        fetches = await self._parts.shelf.fetches_of("/configs", 1)
+        fetches = await self._shelf.fetches_of("/configs", 1)
         return await self._page(
             request,
             "host.html",
@@ -211,11 +205,11 @@ class _Answers:
             workers=workers,
             fetched_ns=fetches[0]["received_unix_ns"] if fetches else 0,
             now_ns=now_ns,
-            bases=self._parts.bases,
+            bases=self._bases,
         )
 
     async def _current(self) -> dict[tuple[str, str], dict[str, Any]]:
-        catalogue = await self._parts.desk.catalogue()
+        catalogue = await self._desk.catalogue()
         return {
             (kind, entry["key"]): entry
             for kind, payload in _PAYLOAD_KINDS.items()
@@ -225,12 +219,12 @@ class _Answers:
     async def _page(
         self, request: Request, template: str, status: int = 200, **values: Any
     ) -> Response:
-        problems = (await self._parts.desk.catalogue()).problems
-        return self._parts.pages.answer(
+        problems = (await self._desk.catalogue()).problems
+        return self._pages.answer(
             template,
             status,
             path=request.url.path,
-            behind=self._parts.indexer.behind,
+            behind=self._indexer.behind,
             problems=problems,
             **values,
         )
