@@ -26,7 +26,7 @@ import msgpack
 from fallom._core.digest import sha256
 from fallom._core.errors import PayloadError
 from fallom._snapshot.entries import Kind
-from fallom._snapshot.section import Item, having, pack_item, text, unpack_item, whole
+from fallom._snapshot.section import MALFORMED, Item, having, pack_item, text, unpack_item, whole
 from fallom._snapshot.shards import WHOLE_MAX, Shards, divide, is_table
 
 __all__ = [
@@ -169,14 +169,7 @@ def decode_root(data: bytes) -> Root:
         return Root(whole(fields[1]), whole(fields[2]), sections)
     except PayloadError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-        msgpack.exceptions.UnpackException,
-    ) as error:
+    except MALFORMED as error:
         raise PayloadError(
             f"the snapshot's manifest is malformed ({type(error).__name__})."
         ) from None

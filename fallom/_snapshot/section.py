@@ -8,11 +8,14 @@ ignores those that it does not know.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import msgpack
 
 from fallom._snapshot.entries import VERSION_MAX, Entry
 
 __all__ = [
+    "MALFORMED",
     "Item",
     "having",
     "pack_item",
@@ -25,6 +28,16 @@ __all__ = [
 
 VERSIONS_MAX = 64  # of one key; guess: pins older than that are asked for again (configs) or gone
 REMOVED_MAX = 1000  # keys that are no longer listed; beyond, the longest removed one is forgotten
+
+# What reading bytes raises that are no items, in whatever way.
+MALFORMED: Final = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    msgpack.exceptions.UnpackException,
+)
 
 
 class Item(NamedTuple):

@@ -26,7 +26,7 @@ import msgpack
 
 from fallom._core.errors import PayloadError
 from fallom._snapshot.entries import hash_of
-from fallom._snapshot.section import Item, pack_item, text, unpack_item
+from fallom._snapshot.section import MALFORMED, Item, pack_item, text, unpack_item
 
 __all__ = ["SHARD_BYTES_MAX", "WHOLE_MAX", "Shards", "decode_shard", "divide"]
 
@@ -129,14 +129,7 @@ def decode_shard(data: bytes | None, shard_hash: str) -> dict[str, Item]:
         return {text(key): unpack_item(item) for key, item in fields[1].items()}
     except PayloadError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-        msgpack.exceptions.UnpackException,
-    ) as error:
+    except MALFORMED as error:
         raise PayloadError(
             f"a shard of the snapshot is malformed ({type(error).__name__})."
         ) from None
