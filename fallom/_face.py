@@ -74,7 +74,8 @@ def init(
         flusher: "process": a flusher process is started by itself. "external": somebody runs
             ``fallom flusher``.
         service_name: ``service.name`` of the spans' resource; then OTEL_SERVICE_NAME.
-        traces_headers: Headers for ``traces_url``, for backends with other credentials than the key.
+        traces_headers: Headers for ``traces_url``, for backends with other credentials than the key. With
+            them the key goes there only if the host is fallom's or that of ``configs_url``.
         cold_start_timeout: Seconds that the first call may wait where no config was ever fetched on
             this host (1; 0 to 60).
         sync_interval: Seconds between two fetches of configs and prompts (30).

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from fallom._core.outcome import Outcome, Verdict, judge
-from fallom._core.settings import Settings
 from fallom._core.span import Exposure, Metrics, Span, exposure_of, metrics_of, span_of
 from fallom._flusher.http import Http, NetworkError, Request
 from fallom._flusher.otlp import TraceEncoder, metrics_span, partial_success
@@ -52,7 +51,7 @@ MasksInForce: TypeAlias = "Callable[[], Callable[[Span], Span] | None]"
 
 
 def deliver_otlp(
-    who: Settings | Mapping[str, str],
+    who: Mapping[str, str],
     http: Http,
     endpoint: str,
     masks: MasksInForce = lambda: None,
@@ -60,7 +59,7 @@ def deliver_otlp(
     """Give the way in which spans are posted: OTLP/HTTP, protobuf, gzip.
 
     Args:
-        who: As whom: settings, or the headers of an extra target, which is told nothing but those.
+        who: The headers that say as whom, see ``credentials``.
         http: The way to the network.
         endpoint: The URL.
         masks: Gives what spans go through before they are posted; asked for each batch.
@@ -68,7 +67,7 @@ def deliver_otlp(
     headers = {
         "Content-Type": "application/x-protobuf",
         "Content-Encoding": "gzip",
-        **(credentials(who, with_traces_headers=True) if isinstance(who, Settings) else who),
+        **who,
     }
 
     encoder = TraceEncoder()
@@ -141,10 +140,10 @@ def deliver_otlp(
 
 
 def deliver_json(
-    settings: Settings, http: Http, endpoint: str, body_of: Callable[[Item], Mapping[str, Any]]
+    who: Mapping[str, str], http: Http, endpoint: str, body_of: Callable[[Item], Mapping[str, Any]]
 ) -> Delivery:
     """Give the way in which records are posted one by one, as JSON."""
-    headers = {"Content-Type": "application/json", **credentials(settings, False)}
+    headers = {"Content-Type": "application/json", **who}
     pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fallom-post")
 
     def post(item: Item, attempt: int, now_unix_s: float) -> Outcome | None:
@@ -208,18 +207,6 @@ def metrics_body(item: Item) -> dict[str, Any]:
         "session_id": metrics.session_id,
         "data": dict(metrics.data),
     }
-
-
-def credentials(settings: Settings, with_traces_headers: bool) -> dict[str, str]:
-    """Give the headers that say who we are; headers of the user win over the key."""
-    headers: dict[str, str] = {}
-    if settings.api_key:
-        headers["Authorization"] = f"Bearer {settings.api_key}"
-    if with_traces_headers:
-        given = {name.lower() for name in settings.traces_headers}
-        headers = {name: value for name, value in headers.items() if name.lower() not in given}
-        headers.update(settings.traces_headers)
-    return headers
 
 
 def _pairs(

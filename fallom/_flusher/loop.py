@@ -20,6 +20,7 @@ from collections.abc import Callable
 from fallom._core.settings import Settings, is_hosted
 from fallom._core.span import wish_of
 from fallom._flusher.bounds import Bounds, clocks
+from fallom._flusher.credentials import key_headers, traces_headers
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import (
     Delivery,
@@ -293,13 +294,16 @@ class Flusher:
 
     def _channels(self) -> list[Channel]:
         settings, http = self._settings, self._http
-        traces = deliver_otlp(settings, http, settings.traces_endpoint, self._masks.current)
+        who = traces_headers(settings)
+        traces = deliver_otlp(who, http, settings.traces_endpoint, self._masks.current)
         metrics = (
-            deliver_json(settings, http, settings.metrics_endpoint, metrics_body)
+            deliver_json(who, http, settings.metrics_endpoint, metrics_body)
             if settings.metrics_protocol == "json"
-            else deliver_otlp(settings, http, settings.metrics_endpoint, self._masks.current)
+            else deliver_otlp(who, http, settings.metrics_endpoint, self._masks.current)
         )
-        exposures = deliver_json(settings, http, settings.exposures_endpoint, exposure_body)
+        exposures = deliver_json(
+            key_headers(settings), http, settings.exposures_endpoint, exposure_body
+        )
         if not settings.tells_exposures:  # of an earlier version, or put back from dead/
             exposures = withhold("a folder takes no exposures", status=404)
         if not settings.api_key:  # the hosted service answers nobody without one, and is not asked

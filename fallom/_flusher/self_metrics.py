@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from fallom._core.settings import Settings
+from fallom._flusher.credentials import traces_headers
 from fallom._flusher.http import NetworkError, Request, Response
 from fallom._host.control import ControlPage
 from fallom._spool.inspection import waiting_of
@@ -63,10 +64,11 @@ class SelfMetrics:
         request = metrics_request(
             self._look(), settings.service_name, self._started_ns, time.time_ns()
         )
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        if settings.api_key is not None:
-            headers["Authorization"] = f"Bearer {settings.api_key}"
-        headers.update(settings.traces_headers)
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+            **traces_headers(settings),
+        }
         body = gzip.compress(json.dumps(request).encode(), 1)
         try:
             response = self._http.send(Request("POST", url, headers, body, deadline_s=DEADLINE_S))

@@ -20,6 +20,7 @@ from fallom._core.errors import PayloadError
 from fallom._core.outcome import retry_after_s
 from fallom._core.settings import Settings
 from fallom._flusher.advice import refusal
+from fallom._flusher.credentials import key_headers
 from fallom._flusher.http import NetworkError, Request, Response
 from fallom._snapshot.entries import Kind
 from fallom._snapshot.manifest import Manifest
@@ -278,9 +279,7 @@ class Sync:
         return _Answer(source, etag, digest, listing)
 
     def _request(self, url: str, etag: str | None) -> Request:
-        headers = {"Accept": "application/json"}
-        if self._settings.api_key is not None:
-            headers["Authorization"] = f"Bearer {self._settings.api_key}"
+        headers = {"Accept": "application/json", **key_headers(self._settings)}
         if etag is not None:
             headers["If-None-Match"] = etag
         return Request("GET", url, headers, deadline_s=DEADLINE_S, body_bytes_max=BODY_BYTES_MAX)

@@ -24,13 +24,12 @@ _SET_KEY: Final = "Set FALLOM_API_KEY, or init(api_key=...)."
 
 def look_at_servers(settings: Settings, timeout_s: float) -> Iterator[Finding]:
     """Ask each of the three servers once, as the flusher does; blocks for up to three timeouts."""
+    from fallom._flusher.credentials import key_headers, traces_headers
     from fallom._flusher.http import Http, Request
 
     http = Http()
     skews: list[tuple[float, str]] = []
-    headers = {"Content-Type": "application/x-protobuf", **settings.traces_headers}
-    if settings.api_key and "authorization" not in {name.lower() for name in headers}:
-        headers["Authorization"] = f"Bearer {settings.api_key}"
+    headers = {"Content-Type": "application/x-protobuf", **traces_headers(settings)}
     url = settings.traces_endpoint
     if is_hosted(url) and not (settings.api_key or settings.traces_headers):
         yield bad("traces", f"{url}: {_NO_KEY}", _SET_KEY)
@@ -48,8 +47,8 @@ def look_at_servers(settings: Settings, timeout_s: float) -> Iterator[Finding]:
         elif is_hosted(url) and not settings.api_key:
             yield bad(subject, f"{url}: {_NO_KEY}", _SET_KEY)
         else:
-            given = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-            request = Request("GET", url, given, deadline_s=timeout_s, body_bytes_max=64 << 20)
+            who = key_headers(settings)
+            request = Request("GET", url, who, deadline_s=timeout_s, body_bytes_max=64 << 20)
             yield _asked(http, request, subject, setting, settings, skews)
     yield from _clock(skews)
 

@@ -12,12 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fallom._core.outcome import TRIES_BEFORE_SPLIT, Verdict
-from fallom._core.settings import Settings
 from fallom._flusher.delivery import (
     EXCHANGE_DEADLINE_S,
     PROBES,
     Result,
-    credentials,
     deliver_json,
     deliver_otlp,
     exposure_body,
@@ -31,6 +29,7 @@ from tests.support.records import item_of, make_exposure, make_metrics, make_spa
 from tests.support.targets import FakeHttp, partial, posted_json, span_numbers
 
 URL = "http://127.0.0.1:1/v1/traces"
+WHO = {"Authorization": "Bearer key"}
 Make = Callable[[Callable[[Request], Any]], Any]
 
 
@@ -42,11 +41,9 @@ def numbers_of(items: list[Item]) -> list[int]:
     return [int.from_bytes(item.record[1], "big") for item in items]
 
 
-def test_spans_go_out_in_one_compressed_request_with_who_we_are(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_spans_go_out_in_one_compressed_request_with_who_we_are(fake_http: Make) -> None:
     http = fake_http(lambda _: 200)
-    result = deliver_otlp(settings, http, URL)(spans(1, 2, 3), 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)(spans(1, 2, 3), 0, 0.0)
     [request] = http.requests
     assert (request.method, request.url) == ("POST", URL)
     assert request.headers["Content-Type"] == "application/x-protobuf"
@@ -57,47 +54,23 @@ def test_spans_go_out_in_one_compressed_request_with_who_we_are(
     assert result == Result(accepted=3, requests=1)
 
 
-def test_metrics_go_out_as_spans(fake_http: Make, settings: Settings) -> None:
+def test_metrics_go_out_as_spans(fake_http: Make) -> None:
     http = fake_http(lambda _: 200)
     items = [item_of(make_metrics(4), Kind.METRICS)]
-    assert deliver_otlp(settings, http, URL)(items, 0, 0.0).accepted == 1
+    assert deliver_otlp(WHO, http, URL)(items, 0, 0.0).accepted == 1
     assert span_numbers(http.requests[0]) == [4]
 
 
-@pytest.mark.parametrize(
-    ("changes", "traces", "others"),
-    [
-        ({}, {"Authorization": "Bearer key"}, {"Authorization": "Bearer key"}),
-        ({"api_key": None}, {}, {}),
-        (
-            {"traces_headers": {"authorization": "Basic x", "X-Team": "t"}},
-            {"authorization": "Basic x", "X-Team": "t"},
-            {"Authorization": "Bearer key"},
-        ),
-    ],
-)
-def test_headers_of_the_user_win_over_the_key_and_stay_with_traces(
-    changes: dict[str, Any], traces: dict[str, str], others: dict[str, str]
-) -> None:
-    settings = Settings(**({"api_key": "key"} | changes))
-    assert credentials(settings, with_traces_headers=True) == traces
-    assert credentials(settings, with_traces_headers=False) == others
-
-
-def test_what_the_server_rejected_of_a_batch_is_counted_and_not_sent_again(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_what_the_server_rejected_of_a_batch_is_counted_and_not_sent_again(fake_http: Make) -> None:
     http = fake_http(lambda _: partial(2, "too old"))
-    result = deliver_otlp(settings, http, URL)(spans(1, 2, 3), 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)(spans(1, 2, 3), 0, 0.0)
     assert (result.accepted, result.rejected, result.message) == (1, 2, "too old")
     assert result.unsent == result.guilty == []
 
 
-def test_a_server_that_rejects_more_than_it_got_rejected_what_it_got(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_a_server_that_rejects_more_than_it_got_rejected_what_it_got(fake_http: Make) -> None:
     http = fake_http(lambda _: partial(99, "odd"))
-    result = deliver_otlp(settings, http, URL)(spans(1, 2), 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)(spans(1, 2), 0, 0.0)
     assert (result.accepted, result.rejected) == (0, 2)
 
 
@@ -120,7 +93,7 @@ def test_exactly_the_guilty_are_found_and_all_others_arrive_once(
         return 200
 
     http = FakeHttp(reply)
-    result = deliver_otlp(Settings(), http, URL)(spans(*sent), 0, 0.0)  # type: ignore[arg-type]
+    result = deliver_otlp(WHO, http, URL)(spans(*sent), 0, 0.0)  # type: ignore[arg-type]
     assert numbers_of([item for item, _ in result.guilty]) == [n for n in sent if n in poison]
     assert arrived == [n for n in sent if n not in poison]
     assert result.accepted == len(arrived)
@@ -130,11 +103,9 @@ def test_exactly_the_guilty_are_found_and_all_others_arrive_once(
     assert result.requests <= 1 + 2 * guilty * max(1, len(sent).bit_length())
 
 
-def test_a_batch_that_is_too_large_is_halved_until_it_fits(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_a_batch_that_is_too_large_is_halved_until_it_fits(fake_http: Make) -> None:
     http = fake_http(lambda request: 413 if len(span_numbers(request)) > 2 else 200)
-    result = deliver_otlp(settings, http, URL)(spans(*range(1, 9)), 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)(spans(*range(1, 9)), 0, 0.0)
     assert (result.accepted, result.guilty, result.requests) == (8, [], 7)
 
 
@@ -149,27 +120,23 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
     ],
 )
 def test_when_the_target_is_in_trouble_everything_is_unsent_after_one_request(
-    fake_http: Make, settings: Settings, reply: Any, verdict: Verdict
+    fake_http: Make, reply: Any, verdict: Verdict
 ) -> None:
     http = fake_http(lambda _: reply)
     items = spans(1, 2, 3)
-    result = deliver_otlp(settings, http, URL)(items, 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)(items, 0, 0.0)
     assert result.unsent == items
     assert result.outcome is not None
     assert result.outcome.verdict is verdict
     assert len(http.requests) == 1
 
 
-def test_an_accepted_batch_whose_answer_cannot_be_read_is_accepted(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_an_accepted_batch_whose_answer_cannot_be_read_is_accepted(fake_http: Make) -> None:
     http = fake_http(lambda _: NetworkError("garbled", "no gzip", 200))
-    assert deliver_otlp(settings, http, URL)(spans(1, 2), 0, 0.0).accepted == 2
+    assert deliver_otlp(WHO, http, URL)(spans(1, 2), 0, 0.0).accepted == 2
 
 
-def test_trouble_in_the_middle_of_a_split_leaves_exactly_the_rest_unsent(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_trouble_in_the_middle_of_a_split_leaves_exactly_the_rest_unsent(fake_http: Make) -> None:
     def reply(request: Request) -> int:
         found = span_numbers(request)
         if 2 in found:
@@ -177,17 +144,15 @@ def test_trouble_in_the_middle_of_a_split_leaves_exactly_the_rest_unsent(
         return 503 if 3 in found else 200
 
     http = fake_http(reply)
-    result = deliver_otlp(settings, http, URL)(spans(*range(1, 9)), 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)(spans(*range(1, 9)), 0, 0.0)
     assert numbers_of([item for item, _ in result.guilty]) == [2]
     assert result.accepted == 1
     assert numbers_of(result.unsent) == [3, 4, 5, 6, 7, 8]
 
 
-def test_the_span_that_breaks_the_server_is_found_after_some_tries(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_the_span_that_breaks_the_server_is_found_after_some_tries(fake_http: Make) -> None:
     http = fake_http(lambda request: 500 if 3 in span_numbers(request) else 200)
-    deliver = deliver_otlp(settings, http, URL)
+    deliver = deliver_otlp(WHO, http, URL)
     assert numbers_of(deliver(spans(1, 2, 3, 4), 0, 0.0).unsent) == [1, 2, 3, 4]
     result = deliver(spans(1, 2, 3, 4), TRIES_BEFORE_SPLIT, 0.0)
     assert numbers_of([item for item, _ in result.guilty]) == [3]
@@ -207,17 +172,17 @@ def test_the_span_that_breaks_the_server_is_found_after_some_tries(
     ],
 )
 def test_a_record_that_cannot_be_read_is_told_apart_and_the_others_are_sent(
-    fake_http: Make, settings: Settings, bad: Item
+    fake_http: Make, bad: Item
 ) -> None:
     http = fake_http(lambda _: 200)
-    result = deliver_otlp(settings, http, URL)([*spans(1), bad, *spans(2)], 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)([*spans(1), bad, *spans(2)], 0, 0.0)
     assert result.unreadable == [bad]
     assert span_numbers(http.requests[0]) == [1, 2]
 
 
-def test_nothing_is_sent_for_nothing(fake_http: Make, settings: Settings) -> None:
+def test_nothing_is_sent_for_nothing(fake_http: Make) -> None:
     http = fake_http(lambda _: 200)
-    result = deliver_otlp(settings, http, URL)([item_of("text")], 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)([item_of("text")], 0, 0.0)
     assert http.requests == []
     assert result.accepted == 0
 
@@ -229,11 +194,9 @@ def exposures(*numbers: int) -> list[Item]:
     return [item_of(make_exposure(number), Kind.EXPOSURE) for number in numbers]
 
 
-def test_an_exposure_is_posted_as_the_published_sdks_do(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_an_exposure_is_posted_as_the_published_sdks_do(fake_http: Make) -> None:
     http = fake_http(lambda _: 200)
-    result = deliver_json(settings, http, "http://x/sessions", exposure_body)(exposures(1), 0, 0.0)
+    result = deliver_json(WHO, http, "http://x/sessions", exposure_body)(exposures(1), 0, 0.0)
     [request] = http.requests
     assert posted_json(request) == {
         "config_key": "config",
@@ -246,10 +209,10 @@ def test_an_exposure_is_posted_as_the_published_sdks_do(
     assert result.accepted == 1
 
 
-def test_metrics_are_posted_as_the_published_sdks_do(fake_http: Make, settings: Settings) -> None:
+def test_metrics_are_posted_as_the_published_sdks_do(fake_http: Make) -> None:
     http = fake_http(lambda _: 200)
     items = [item_of(make_metrics(1, score=0.5), Kind.METRICS)]
-    deliver_json(settings, http, "http://x/spans", metrics_body)(items, 0, 0.0)
+    deliver_json(WHO, http, "http://x/spans", metrics_body)(items, 0, 0.0)
     assert posted_json(http.requests[0]) == {
         "config_key": "config",
         "session_id": "session 1",
@@ -257,10 +220,10 @@ def test_metrics_are_posted_as_the_published_sdks_do(fake_http: Make, settings: 
     }
 
 
-def test_only_those_that_failed_are_unsent(fake_http: Make, settings: Settings) -> None:
+def test_only_those_that_failed_are_unsent(fake_http: Make) -> None:
     failing = {"session 2", "session 3"}
     http = fake_http(lambda r: 503 if posted_json(r)["session_id"] in failing else 200)
-    deliver = deliver_json(settings, http, "http://x", exposure_body)
+    deliver = deliver_json(WHO, http, "http://x", exposure_body)
     result = deliver(exposures(*range(1, 11)), 0, 0.0)
     # Those of a round that is under way are finished; then no more is sent until the wait is over.
     assert [item.record[2] for item in result.unsent[:2]] == ["session 2", "session 3"]
@@ -269,11 +232,9 @@ def test_only_those_that_failed_are_unsent(fake_http: Make, settings: Settings) 
     assert result.outcome is not None
 
 
-def test_a_guilty_one_does_not_hold_back_the_others(fake_http: Make, settings: Settings) -> None:
+def test_a_guilty_one_does_not_hold_back_the_others(fake_http: Make) -> None:
     http = fake_http(lambda r: 400 if posted_json(r)["session_id"] == "session 2" else 200)
-    result = deliver_json(settings, http, "http://x", exposure_body)(
-        exposures(*range(1, 11)), 0, 0.0
-    )
+    result = deliver_json(WHO, http, "http://x", exposure_body)(exposures(*range(1, 11)), 0, 0.0)
     assert [item.record[2] for item, _ in result.guilty] == ["session 2"]
     assert (result.accepted, result.unsent) == (9, [])
 
@@ -285,16 +246,14 @@ def test_a_guilty_one_does_not_hold_back_the_others(fake_http: Make, settings: S
         item_of(make_metrics(1, x=1)._replace(data={b"k": 1}), Kind.METRICS),
     ],
 )
-def test_a_record_that_cannot_be_posted_is_told_apart(
-    fake_http: Make, settings: Settings, bad: Item
-) -> None:
+def test_a_record_that_cannot_be_posted_is_told_apart(fake_http: Make, bad: Item) -> None:
     http = fake_http(lambda _: 200)
     good = item_of(make_metrics(1), Kind.METRICS)
-    result = deliver_json(settings, http, "http://x", metrics_body)([bad, good], 0, 0.0)
+    result = deliver_json(WHO, http, "http://x", metrics_body)([bad, good], 0, 0.0)
     assert (result.unreadable, result.accepted) == ([bad], 1)
 
 
-def test_several_connections_are_used_at_once(fake_http: Make, settings: Settings) -> None:
+def test_several_connections_are_used_at_once(fake_http: Make) -> None:
     barrier = threading.Barrier(4)
 
     def reply(_: Request) -> int:
@@ -302,7 +261,7 @@ def test_several_connections_are_used_at_once(fake_http: Make, settings: Setting
         return 200
 
     http = fake_http(reply)
-    result = deliver_json(settings, http, "http://x", exposure_body)(exposures(1, 2, 3, 4), 0, 0.0)
+    result = deliver_json(WHO, http, "http://x", exposure_body)(exposures(1, 2, 3, 4), 0, 0.0)
     assert result.accepted == 4
 
 
@@ -315,12 +274,10 @@ def test_withholding_keeps_everything_and_says_why() -> None:
     assert result.outcome.reason == "there is no key"
 
 
-def test_a_server_that_refuses_everything_is_found_out_by_a_few_requests(
-    fake_http: Make, settings: Settings
-) -> None:
+def test_a_server_that_refuses_everything_is_found_out_by_a_few_requests(fake_http: Make) -> None:
     http = fake_http(lambda request: 400)
     items = spans(*range(1, 2001))
-    result = deliver_otlp(settings, http, URL)(items, 0, 0.0)
+    result = deliver_otlp(WHO, http, URL)(items, 0, 0.0)
     assert result.outcome is not None
     assert result.outcome.verdict is Verdict.DOUBT
     assert result.unsent == items
@@ -330,7 +287,7 @@ def test_a_server_that_refuses_everything_is_found_out_by_a_few_requests(
 
 @pytest.mark.parametrize("poison", [range(1, 2001, 250), range(3, 2001, 3), [1000]])
 def test_the_guilty_of_a_large_batch_are_found_wherever_they_stand(
-    poison: Any, fake_http: Make, settings: Settings
+    poison: Any, fake_http: Make
 ) -> None:
     """The first of these are just the ones that are probed, but for one."""
     refused = set(poison) - {251}
@@ -343,7 +300,7 @@ def test_the_guilty_of_a_large_batch_are_found_wherever_they_stand(
         arrived.extend(found)
         return 200
 
-    result = deliver_otlp(settings, fake_http(reply), URL)(spans(*range(1, 2001)), 0, 0.0)
+    result = deliver_otlp(WHO, fake_http(reply), URL)(spans(*range(1, 2001)), 0, 0.0)
     assert sorted(arrived) == sorted(set(range(1, 2001)) - refused)
     assert set(numbers_of([item for item, _ in result.guilty])) == refused
     assert result.unsent == []

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from fallom._core.outcome import PAUSE_S
-from fallom._core.settings import Settings
 from fallom._flusher import ship as ship_module
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import deliver_json, deliver_otlp, exposure_body
@@ -61,17 +60,17 @@ class Ship:
         self.http = FakeHttp(reply)
         self.ledger = Ledger()
         self.reading = Reading(spool, destination)
-        settings, http = Settings(), self.http
+        http = self.http
         if destination is Destination.EXPOSURES:
             channel = Channel(
                 destination,
-                deliver_json(settings, http, "http://x/sessions", exposure_body),  # type: ignore[arg-type]
+                deliver_json({}, http, "http://x/sessions", exposure_body),  # type: ignore[arg-type]
                 Tally.EXPOSURES_ACCEPTED,
                 repeats=ExposureFilter(),
                 is_optional=True,
             )
         else:
-            deliver = deliver_otlp(settings, http, "http://x/v1/traces")  # type: ignore[arg-type]
+            deliver = deliver_otlp({}, http, "http://x/v1/traces")  # type: ignore[arg-type]
             channel = Channel(destination, deliver, Tally.SPANS_ACCEPTED)
         self.lane = Lane(channel, self.reading.reader, dead, self.ledger, LaneLimits(**limits))
         self.waits = self.lane._stop = Waits()
