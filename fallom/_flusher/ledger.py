@@ -64,6 +64,11 @@ class Ledger:
         with self._lock:
             self._last_error = ""
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something was counted; until the page has it, it neither waits nor is delivered there."""
+        return bool(self._tallies)
+
     def take(self) -> tuple[Counter[Tally], Counter[Drop], str | None]:
         """Give what came together since the last time; the error is None if it did not change."""
         with self._lock:

@@ -202,9 +202,10 @@ class Flusher:
             self._grant_wishes(now_ns)
         elif is_second:
             self._grant_wishes(now_ns)
+        if is_second or self._ledger.has_news:
+            self._carry_over()
         if is_second:
             self._second_ns = now_ns
-            self._carry_over()
             self._wishes.tidy(now_ns)
         if is_second or self._page.pressure() != Pressure.FINE or self._bounds.is_urgent:
             self._bounds.keep_quota(self._all_lanes)

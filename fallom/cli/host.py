@@ -131,12 +131,12 @@ def others_of(settings: Settings, namespace: str) -> list[Other]:
 def nothing_kept(others: list[Other]) -> str:
     """Say that there is nothing here, and where there is something."""
     sentence = (
-        "Nothing was recorded or fetched here yet. If applications do run, look with their "
-        "settings: key, URLs and FALLOM_STATE_DIR decide the place."
+        "Nothing was recorded or fetched here yet with the settings of this environment: key, URLs and "
+        "FALLOM_STATE_DIR decide the place."
     )
     if others:
         listed = "".join(f"\n  --namespace {each.namespace}  in {each.base}" for each in others)
-        sentence += f" Of other settings there are:{listed}"
+        sentence += f" With others there is something; to look at it, give{listed}"
     return sentence
 
 

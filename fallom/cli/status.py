@@ -61,12 +61,14 @@ def show_status(
         echo_json(status)
         return EXIT_WRONG if wrong else 0
     if host is None:
-        click.echo(nothing_kept(others))
+        click.echo(nothing_kept([]))
+        if others:
+            click.echo("With others there is something; `fallom status --namespace ID` shows it:")
     else:
         for line in status_lines(status, terminal_width()):
             click.echo(line)
-        for each in others:
-            click.echo(f"{'other':<{_WIDTH}} {_other_line(each)}")
+    for each in others:
+        click.echo(f"{'other':<{_WIDTH}} {_other_line(each)}")
     for line in wrong:
         say(f"! {line}", fg="red")
     return EXIT_WRONG if wrong else 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,10 @@ def test_what_waits_without_a_flusher_is_told_and_one_pass_delivers_it(tmp_path:
         waiting = run(environ, "-m", "fallom", "status")
         assert waiting.returncode == 1
         assert "1 record(s) wait and no flusher lives" in waiting.stdout
+        elsewhere = run({**environ, "FALLOM_API_KEY": "another"}, "-m", "fallom", "status")
+        assert elsewhere.returncode == 0
+        assert "`fallom status --namespace ID` shows it" in elsewhere.stdout
+        assert re.search(r"--namespace \w{16}: no flusher, [1-9]\d* B unsent", elsewhere.stdout)
         assert cloud.stats()["spans"]["received"] == 0
 
         once = run(environ, "-m", "fallom", "flusher", "--once")
