@@ -196,11 +196,10 @@ class Flusher:
         """Do what is due; tell whether that was what is due once a second."""
         self._beat(now_ns)
         is_second = now_ns - self._second_ns >= 1_000_000_000
-        if self._watch.has_changed():
-            for lane in self._all_lanes:
-                lane.wake()
-            self._grant_wishes(now_ns)
-        elif is_second:
+        has_changed = self._watch.has_changed()
+        for lane in self._all_lanes if has_changed else ():
+            lane.wake()
+        if has_changed or is_second:
             self._grant_wishes(now_ns)
         if is_second or self._ledger.has_news:
             self._carry_over()
