@@ -54,6 +54,7 @@ def test_the_state_directory_has_what_the_page_tells_of(
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("FALLOM_LINGER", "1")
+        monkeypatch.setenv("FALLOM_SHIP_MASKS", "api_keys")
         fallom.init()
         assert fallom.wait_until_ready(60)
         fallom.models.get("my-app", "s")
