@@ -1,8 +1,11 @@
 """One batch to one target: how it is posted, and how the guilty records of a refused batch are found.
 
 Two ways of posting, one result. Spans go in one request, halved and halved again while the server
-says that something in it is wrong, until only the guilty ones are left. Exposures, and metrics for a
+says that something in it is wrong, until what it refuses stands alone. Exposures, and metrics for a
 backend that reads JSON, have a request each, over a few connections at once.
+
+A server that breaks down refuses sound records as well. So what was refused alone is a suspect, and is
+guilty when the server took something else after that, and then refused it once more.
 """
 
 from __future__ import annotations
@@ -21,7 +24,15 @@ from fallom._flusher.otlp import TraceEncoder, metrics_span, partial_success
 from fallom._spool.frame import Kind
 from fallom._spool.reader import Item
 
-__all__ = ["Delivery", "MasksInForce", "Result", "deliver_json", "deliver_otlp", "withhold"]
+__all__ = [
+    "Delivery",
+    "MasksInForce",
+    "Refused",
+    "Result",
+    "deliver_json",
+    "deliver_otlp",
+    "withhold",
+]
 
 EXCHANGE_DEADLINE_S = 10.0  # giving up earlier sends twice what the server is still working on
 CONNECTIONS = 4  # of a lane that posts one record a request
@@ -32,21 +43,48 @@ PROBES = 8  # all guilty by chance, though less than half of the batch is: 1 in 
 _GZIP_LEVEL = 1
 
 
+Refused: TypeAlias = "tuple[Item, Outcome]"
+
+
 @dataclass(slots=True)
 class Result:
-    """What became of a batch: accepted, guilty, or to be sent again, and why."""
+    """What became of a batch: accepted, guilty, suspected, or to be sent again, and why."""
 
     accepted: int = 0
     rejected: int = 0  # accepted with partial success: the server threw these away
     message: str = ""
-    guilty: list[tuple[Item, Outcome]] = field(default_factory=list)
+    guilty: list[Refused] = field(default_factory=list)
+    suspects: list[Refused] = field(default_factory=list)  # refused alone; nothing was taken since
     unreadable: list[Item] = field(default_factory=list)
     unsent: list[Item] = field(default_factory=list)
     outcome: Outcome | None = None  # why there are unsent ones
     requests: int = 0
 
+    @property
+    def taken(self) -> int:
+        """How many records the server took, whatever it did with them."""
+        return self.accepted + self.rejected
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the server took all of them, and nothing is left to do."""
+        return not (self.guilty or self.suspects or self.unreadable or self.unsent)
+
+    def add(self, later: Result) -> None:
+        """Add what became of the batch that came after it."""
+        self.accepted += later.accepted
+        self.rejected += later.rejected
+        self.message = later.message or self.message
+        self.guilty += later.guilty
+        self.suspects += later.suspects
+        self.unreadable += later.unreadable
+        self.unsent += later.unsent
+        self.outcome = self.outcome or later.outcome
+        self.requests += later.requests
+
 
 Delivery = Callable[[list[Item], int, float], Result]  # items, attempt, unix time
+Ask: TypeAlias = "Callable[[list[Item]], Outcome]"
 MasksInForce: TypeAlias = "Callable[[], Callable[[Span], Span] | None]"
 
 
@@ -85,55 +123,23 @@ def deliver_otlp(
             result.message = message or result.message
         return outcome
 
-    def probe(
-        pairs: list[tuple[Item, Any]],
-        refused: Outcome,
-        attempt: int,
-        now_unix_s: float,
-        result: Result,
-    ) -> Outcome:
-        """Post a few spans of a refused batch one by one, and take out those that are accepted.
-
-        Where none is, it may not be the spans: halving the batch down to each would only be a flood.
-        """
-        for pair in pairs[:: len(pairs) // PROBES][:PROBES]:
-            outcome = post([pair[1]], attempt, now_unix_s, result)
-            if outcome.verdict is Verdict.ACCEPTED:
-                pairs.remove(pair)
-                return refused
-            if outcome.verdict is not Verdict.SPLIT:
-                return outcome
-        reason = f"{refused.reason} for a batch and each of {PROBES} spans of it"
-        return Outcome(Verdict.DOUBT, reason, refused.status)
-
     def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
         result = Result()
-        pairs = _pairs(items, masks(), result)
-        parts = [pairs] if pairs else []
-        if len(pairs) >= PROBED_FROM:
-            outcome = post([pair[1] for pair in pairs], attempt, now_unix_s, result)
-            if outcome.verdict is Verdict.ACCEPTED:
-                return result
-            if outcome.verdict is Verdict.SPLIT:
-                outcome = probe(pairs, outcome, attempt, now_unix_s, result)
-            if outcome.verdict is not Verdict.SPLIT:
-                result.outcome, result.unsent = outcome, [pair[0] for pair in pairs]
-                return result
-            half = len(pairs) // 2
-            parts = [pairs[:half], pairs[half:]]
-        while parts:
-            part = parts.pop(0)
-            outcome = post([pair[1] for pair in part], attempt, now_unix_s, result)
-            if outcome.verdict is Verdict.SPLIT and len(part) > 1:
-                half = len(part) // 2
-                parts[:0] = [part[:half], part[half:]]
-            elif outcome.verdict is Verdict.SPLIT:
-                result.guilty.append((part[0][0], outcome))
-            elif outcome.verdict is not Verdict.ACCEPTED:
-                # The rest would meet the same: no more requests until the pause is over.
-                result.outcome = outcome
-                result.unsent = [pair[0] for rest in (part, *parts) for pair in rest]
-                break
+        spans = _spans(items, masks(), result)
+
+        def ask(some: list[Item]) -> Outcome:
+            return post([spans[id(item)] for item in some], attempt, now_unix_s, result)
+
+        readable = [item for item in items if id(item) in spans]
+        if not readable:
+            return result
+        outcome = ask(readable)
+        if outcome.verdict is Verdict.SPLIT and len(readable) >= PROBED_FROM:
+            outcome = _probe(readable, outcome, ask)
+        if outcome.verdict is Verdict.SPLIT:
+            _isolate(readable, outcome, ask, result)
+        elif outcome.verdict is not Verdict.ACCEPTED:
+            result.outcome, result.unsent = outcome, readable
         return result
 
     return deliver
@@ -156,9 +162,12 @@ def deliver_json(
 
     def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
         result = Result()
+        doubted: list[Refused] = []  # refused, and then others were taken
         for start in range(0, len(items), CONNECTIONS):
             some = items[start : start + CONNECTIONS]
             outcomes = list(pool.map(lambda item: post(item, attempt, now_unix_s), some))
+            if any(outcome and outcome.verdict is Verdict.ACCEPTED for outcome in outcomes):
+                doubted, result.suspects = doubted + result.suspects, []
             for item, outcome in zip(some, outcomes, strict=True):
                 result.requests += 1
                 if outcome is None:
@@ -166,13 +175,21 @@ def deliver_json(
                 elif outcome.verdict is Verdict.ACCEPTED:
                     result.accepted += 1
                 elif outcome.verdict is Verdict.SPLIT:
-                    result.guilty.append((item, outcome))
+                    result.suspects.append((item, outcome))
                 else:
                     result.outcome = outcome
                     result.unsent.append(item)
             if result.outcome is not None:
                 result.unsent += items[start + CONNECTIONS :]
                 break
+
+        def ask(item: Item) -> Outcome | None:
+            result.requests += 1
+            outcome = post(item, attempt, now_unix_s)
+            result.accepted += outcome is not None and outcome.verdict is Verdict.ACCEPTED
+            return outcome
+
+        _ask_again(doubted, ask, result)
         return result
 
     return deliver
@@ -209,18 +226,86 @@ def metrics_body(item: Item) -> dict[str, Any]:
     }
 
 
-def _pairs(
+def _probe(items: list[Item], refused: Outcome, ask: Ask) -> Outcome:
+    """Post a few records of a refused batch one by one, and take out one that is accepted.
+
+    Where none is, it may not be the records: halving the batch down to each would only be a flood.
+    """
+    step = len(items) // PROBES
+    for number in range(0, step * PROBES, step):
+        outcome = ask([items[number]])
+        if outcome.verdict is Verdict.ACCEPTED:
+            del items[number]
+            return refused
+        if outcome.verdict is not Verdict.SPLIT:
+            return outcome
+    reason = f"{refused.reason} for a batch and each of {PROBES} spans of it"
+    return Outcome(Verdict.DOUBT, reason, refused.status)
+
+
+def _isolate(items: list[Item], refused: Outcome, ask: Ask, result: Result) -> None:
+    """Halve what was refused, and halve it again, until what the server refuses stands alone."""
+    if len(items) == 1:
+        result.suspects.append((items[0], refused))
+        return
+    # The first and the last come last, alone: if one of them is taken, that tells of all before it.
+    parts = [*_halves(items[1:-1]), items[:1], items[-1:]]
+    doubted: list[Refused] = []  # refused, and then others were taken
+    while parts:
+        part = parts.pop(0)
+        outcome = ask(part)
+        if outcome.verdict is Verdict.ACCEPTED:
+            doubted, result.suspects = doubted + result.suspects, []
+        elif outcome.verdict is Verdict.SPLIT and len(part) > 1:
+            parts[:0] = _halves(part)
+        elif outcome.verdict is Verdict.SPLIT:
+            result.suspects.append((part[0], outcome))
+        else:
+            # The rest would meet the same: no more requests until the pause is over.
+            result.outcome = outcome
+            result.unsent = [item for rest in (part, *parts) for item in rest]
+            break
+    _ask_again(doubted, lambda item: ask([item]), result)
+
+
+def _halves(items: list[Item]) -> list[list[Item]]:
+    half = len(items) // 2
+    return [part for part in (items[:half], items[half:]) if part]
+
+
+def _ask_again(
+    doubted: list[Refused], ask: Callable[[Item], Outcome | None], result: Result
+) -> None:
+    """Post once more what was refused before others were taken: who is refused now is guilty."""
+    for number, (item, refused) in enumerate(doubted):
+        if result.outcome is not None:  # the server is in trouble, and tells nothing of records
+            result.suspects = doubted[number:] + result.suspects
+            return
+        outcome = None if item.is_erased() else ask(item)
+        if outcome is None or outcome.verdict is Verdict.ACCEPTED:
+            continue
+        if outcome.verdict is Verdict.SPLIT:
+            result.guilty.append((item, refused))
+        else:
+            result.outcome = outcome
+            result.unsent = [item, *result.unsent]
+
+
+def _spans(
     items: list[Item], masked: Callable[[Span], Span] | None, result: Result
-) -> list[tuple[Item, tuple[Span, Mapping[str, Any]]]]:
-    """Give records with their spans, as they may be sent; what is none is noted in ``result``."""
-    pairs: list[tuple[Item, tuple[Span, Mapping[str, Any]]]] = []
+) -> dict[int, Any]:
+    """Give spans with their resources as they may be sent, by ``id`` of their record.
+
+    What is no span is noted in ``result``.
+    """
+    spans: dict[int, Any] = {}
     for item in items:
         try:
             span = _span(item)
-            pairs.append((item, (masked(span) if masked else span, item.resource)))
+            spans[id(item)] = masked(span) if masked else span, item.resource
         except (ValueError, TypeError):
             result.unreadable.append(item)
-    return pairs
+    return spans
 
 
 def _span(item: Item) -> Span:

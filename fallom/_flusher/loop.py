@@ -17,27 +17,17 @@ import threading
 import time
 from collections.abc import Callable
 
-from fallom._core.settings import Settings, is_hosted
+from fallom._core.settings import Settings
 from fallom._core.span import wish_of
 from fallom._flusher.bounds import Bounds, clocks
-from fallom._flusher.credentials import key_headers, traces_headers
+from fallom._flusher.channels import channels_of
 from fallom._flusher.dead import DeadLetters
-from fallom._flusher.delivery import (
-    Delivery,
-    Result,
-    deliver_json,
-    deliver_otlp,
-    exposure_body,
-    metrics_body,
-    withhold,
-)
 from fallom._flusher.election import Election
-from fallom._flusher.exposures import ExposureFilter
 from fallom._flusher.fan_out import FanOut
 from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.on_disk import OnDisk
-from fallom._flusher.ship import Channel, Lane
+from fallom._flusher.ship import Lane
 from fallom._flusher.ship_masks import ShipMasks
 from fallom._flusher.syncing import SyncThread
 from fallom._flusher.targets import target_hashes
@@ -45,7 +35,7 @@ from fallom._host.control import ControlPage, Drop, Tally
 from fallom._host.directory import StateDirectory
 from fallom._host.versions import pack_version
 from fallom._spool.quota import Pressure
-from fallom._spool.reader import Item, Sharing, SpoolReader
+from fallom._spool.reader import Sharing, SpoolReader
 from fallom._spool.segment import Destination, SegmentName
 from fallom._spool.survey import marks_of, writers_of
 from fallom._spool.watch import Watch
@@ -138,7 +128,7 @@ class Flusher:
     def _serve(self, once: bool, lingers: bool) -> str:
         """Run lanes and sync until there is a reason to leave; give it when their threads have ended."""
         settings, page = self._settings, self._page
-        self._lanes = [self._lane(channel) for channel in self._channels()]
+        self._lanes = self._main_lanes()
         self._all_lanes = [*self._lanes, *self._fan_out.make_lanes(self._http, self._masks.current)]
         self._sync = SyncThread(settings, self._http, self._directory, page, self._ledger)
         self._beat_ns = 0
@@ -292,54 +282,14 @@ class Flusher:
         newest = max(lane.progress_s for lane in self._all_lanes)
         return time.monotonic() - newest > seconds and not self._is_idle()
 
-    def _channels(self) -> list[Channel]:
-        settings, http = self._settings, self._http
-        who = traces_headers(settings)
-        traces = deliver_otlp(who, http, settings.traces_endpoint, self._masks.current)
-        metrics = (
-            deliver_json(who, http, settings.metrics_endpoint, metrics_body)
-            if settings.metrics_protocol == "json"
-            else deliver_otlp(who, http, settings.metrics_endpoint, self._masks.current)
-        )
-        exposures = deliver_json(
-            key_headers(settings), http, settings.exposures_endpoint, exposure_body
-        )
-        if not settings.tells_exposures:  # of an earlier version, or put back from dead/
-            exposures = withhold("a folder takes no exposures", status=404)
-        if not settings.api_key:  # the hosted service answers nobody without one, and is not asked
-            kept = withhold("there is no API key (set FALLOM_API_KEY)")
-            if is_hosted(settings.traces_url) and not settings.traces_headers:
-                traces = metrics = kept
-            if is_hosted(settings.configs_url):
-                exposures = kept
-        return [
-            Channel(Destination.TRACES, self._timed(traces), Tally.SPANS_ACCEPTED),
-            Channel(Destination.METRICS, self._timed(metrics), Tally.METRICS_ACCEPTED),
-            Channel(
-                Destination.EXPOSURES,
-                self._timed(exposures),
-                Tally.EXPOSURES_ACCEPTED,
-                repeats=ExposureFilter(),
-                is_optional=True,
-            ),
-        ]
-
-    def _timed(self, deliver: Delivery) -> Delivery:
-        """Give the same way to deliver, with its time counted."""
-
-        def timed(items: list[Item], attempt: int, now_unix_s: float) -> Result:
-            started_s = time.monotonic()
-            result = deliver(items, attempt, now_unix_s)
-            if result.requests:
-                self._ledger.tally(Tally.DELIVERY_MS, int((time.monotonic() - started_s) * 1e3))
-            return result
-
-        return timed
-
-    def _lane(self, channel: Channel) -> Lane:
-        sharing = self._fan_out.sharing_of(channel.destination)
-        reader = self._reader(channel.destination, sharing)
-        return Lane(channel, reader, self._dead, self._ledger)
+    def _main_lanes(self) -> list[Lane]:
+        channels = channels_of(self._settings, self._http, self._masks.current, self._ledger)
+        lanes = []
+        for channel in channels:
+            sharing = self._fan_out.sharing_of(channel.destination)
+            reader = self._reader(channel.destination, sharing)
+            lanes.append(Lane(channel, reader, self._dead, self._ledger))
+        return lanes
 
     def _reader(self, destination: Destination, sharing: Sharing | None = None) -> SpoolReader:
         return SpoolReader(

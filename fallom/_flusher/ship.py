@@ -1,8 +1,9 @@
 """A lane: the thread that carries the records of one destination from the spool to its target.
 
-One batch is in flight at a time. It is accepted in the heads of its segments when every record of it
-is with the server, in ``dead/``, or counted; a flusher that dies before sends that one batch again. A
-lane that has to wait holds back no other.
+While the target takes what it gets, a few batches are in flight (``window``); after anything else one,
+until that is taken. A batch is accepted in the heads of its segments when every record of it, and of those
+before it, is with the server, in ``dead/``, or counted; a flusher that dies before sends those in flight
+again. A lane that has to wait holds back no other.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from fallom._core.outcome import PAUSE_S, Outcome, Verdict, backoff_s
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.dead_reading import remove_letters
-from fallom._flusher.delivery import Delivery, Result
+from fallom._flusher.delivery import Delivery, Refused, Result
+from fallom._flusher.doubt import AHEAD_READS, is_doubt, settle_doubt
 from fallom._flusher.ledger import Ledger
+from fallom._flusher.window import BATCHES_MAX, BYTES_MAX, Batch, Window
 from fallom._host.control import Drop, Tally
 from fallom._spool.reader import Item, Piece, SpoolReader
 from fallom._spool.segment import Destination
@@ -30,12 +33,8 @@ QUIET_TICK_S = 3.0  # between two looks, unless woken, of a lane that had nothin
 QUIET_AFTER_S = 5.0
 TIDY_AFTER_S = 1.0
 
-AHEAD_READS = 4  # batches; two records of each are tried, so that doubt costs a few requests
-
 _UNREADABLE = Outcome(Verdict.SPLIT, "not a record that this version can read")
 _LEAVING = Outcome(Verdict.RETRY, "the flusher leaves")
-
-Refused: TypeAlias = "tuple[Item, Outcome]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,7 @@ class Channel:
     repeats: RepeatFilter | None = None
     is_optional: bool = False  # a server that has no such path is not asked again
     target: str = ""  # name of an extra target
+    batches_max: int = BATCHES_MAX  # in flight
 
 
 class Lane:
@@ -89,6 +89,8 @@ class Lane:
         self._wake = threading.Event()
         self._turned_off = False
         self._tidied_s = 0.0
+        self._window = Window(lambda items: self._post(items, 0), self.name)
+        self._is_healthy = False  # the target took the whole of the last batch
         self._is_trusted = False  # the target took something, and since then refused no lone record
         self.progress_s = time.monotonic()  # when something was last accepted
         self.is_idle = False  # nothing was left at the last look
@@ -115,7 +117,7 @@ class Lane:
     def run(self) -> None:
         """Ship until told to stop. The guard of this thread: a fault costs a turn, not the lane."""
         busy_s = time.monotonic()
-        while not self._stop.is_set():
+        while not self._stop.is_set() or self._window:
             try:
                 self._wake.clear()  # before the look: who wakes it after that has something new
                 if self.ship_once():
@@ -126,12 +128,14 @@ class Lane:
                     self._wake.wait(QUIET_TICK_S)
             except Exception as error:  # noqa: BLE001 - the edge of this thread
                 self._say(f"{self.name}: {type(error).__name__}: {error}; trying again")
+                self._window.clear()
                 self._reader.rewind()
                 self.in_flight = frozenset()
                 self._stop.wait(1.0)
         with contextlib.suppress(OSError):
             self._reader.refresh(time.monotonic_ns())
             self._reader.tidy(time.monotonic_ns(), leaving=True)
+        self._window.close()
         self._reader.close()
 
     def ship_once(self) -> bool:
@@ -141,137 +145,130 @@ class Lane:
             False when there was nothing to ship.
         """
         now_ns = time.monotonic_ns()
-        with self.gathering:
-            self._reader.refresh(now_ns)
-            pieces = self._reader.next_batch(self._limits.items_max, self._limits.bytes_max)
-            self.in_flight = frozenset(piece.tail.name.id for piece in pieces)
+        if not self._stop.is_set():
+            self._send_more(now_ns)
         if now_ns / 1e9 - self._tidied_s >= TIDY_AFTER_S:
             self._tidied_s = now_ns / 1e9
             self._reader.tidy(now_ns)
-        if not pieces:
+        if not self._window:
             self.is_idle = self._reader.is_drained()
             return False
         self.is_idle = False
-        if self._ship(pieces):
-            self._accept(pieces)
+        batch, result = self._window.answer()
+        self._is_healthy = result.is_clean
+        while self._window and not result.is_clean:
+            later, its_result = self._window.answer()
+            batch.add(later)
+            result.add(its_result)
+        if self._settle(batch, result):
+            self._accept(batch.pieces)
         else:
             self._reader.rewind()
-        self.in_flight = frozenset()
+        self.in_flight = self._window.segments()
         return True
 
-    def _ship(self, pieces: list[Piece]) -> bool:
-        """Send a batch until nothing of it is left; False when it has to be read again.
+    def _send_more(self, now_ns: int) -> None:
+        """Send what there is, as far as the window has room."""
+        batches: list[Batch] = []
+        room = (self._channel.batches_max if self._is_healthy else 1) - len(self._window)
+        size = self._window.size()
+        with self.gathering:
+            self._reader.refresh(now_ns)
+            while len(batches) < room and (size < BYTES_MAX or not (batches or self._window)):
+                batch = self._read()
+                if not batch.pieces:
+                    break
+                batches.append(batch)
+                size += batch.size()
+        if batches:
+            self._window.send(batches)
 
-        What more has to be read, to see whether the target takes that, is added to ``pieces``.
-        """
-        sent = pending = self._new(pieces)
-        guilty: list[Refused] = []
-        refused: list[Refused] = []  # not judged yet
-        attempt = accepted = 0
-        is_asked_again = False
-        while pending and not self._turned_off:
-            result = self._deliver(pending, attempt)
-            accepted += result.accepted + result.rejected
-            guilty += [(item, _UNREADABLE) for item in result.unreadable]
-            refused += result.guilty
-            pending, outcome = result.unsent, result.outcome
-            if not pending and self._is_doubtful(len(refused), len(sent)):
-                first = refused[0][1]
-                reason = f"{first.reason} for most of a batch"
-                outcome = Outcome(Verdict.DOUBT, reason, first.status)
-                pending, refused = [item for item, _ in refused], []
-            if outcome is not None and outcome.verdict is Verdict.DOUBT:
-                more: list[Item] = []
-                if not accepted:
-                    accepted, more = self._look_ahead(pieces, attempt)
-                    if not accepted:  # beside records that came since, the guilty ones will show
-                        self._waited(outcome, attempt)
-                        return False
-                    sent = [*sent, *more]
-                    is_asked_again = True
-                if is_asked_again:
-                    found = self._ask_each(pending, attempt)
-                    guilty += found.guilty
-                    pending, outcome = [*found.unsent, *more], found.outcome
-                is_asked_again = True
-            if pending and outcome is not None:
-                if not self._waited(outcome, attempt):
-                    return False
-                pending = self._still_wanted(pending, pieces)
-            attempt += 1
-        self.paused_until_unix_s = 0.0
-        guilty += refused
-        if not all(self._buried(item, outcome) for item, outcome in guilty):
-            return False
-        self._is_trusted = self._is_trusted and (accepted > 0 or not guilty)
-        self._ledger.drop(Drop.EXPOSURES_OFF, len(pending))
-        items = sum(len(piece.items) for piece in pieces)
-        self._ledger.tally(Tally.EXPOSURES_REPEATED, items - len(sent))
-        if self._channel.repeats is not None:
-            self._channel.repeats.remember(sent)
-        return True
-
-    def _is_doubtful(self, refused: int, first_size: int) -> bool:
-        """Tell whether what was refused may say more about the target than about the records.
-
-        More than half of a batch may. A lone record is believed to be guilty if the target took something
-        since the last one that was.
-        """
-        if first_size == 1:
-            return refused == 1 and not self._is_trusted
-        return refused * 2 > first_size
-
-    def _look_ahead(self, pieces: list[Piece], attempt: int) -> tuple[int, list[Item]]:
-        """See whether the target takes anything of what comes after a batch that it refused.
-
-        Returns:
-            How many it took, 0 or 1, and what else was read for that; it is part of the batch now.
-        """
-        read: list[Item] = []
-        for _ in range(AHEAD_READS):
-            with self.gathering:
-                ahead = self._reader.next_batch(self._limits.items_max, self._limits.bytes_max)
-                self.in_flight |= {piece.tail.name.id for piece in ahead}
-            pieces += ahead
-            new = self._new(ahead)
-            read += new
-            for item in {id(item): item for item in (*new[:1], *new[-1:])}.values():
-                result = self._deliver([item], attempt)
-                if result.accepted:
-                    return 1, [other for other in read if other is not item]
-                if result.outcome is not None:
-                    return 0, []
-            if not ahead:
-                break
-        return 0, []
-
-    def _ask_each(self, items: list[Item], attempt: int) -> Result:
-        """Post records one by one: the target takes others, so that what it refuses now is guilty."""
-        found = Result()
-        for number, item in enumerate(items):
-            if self._stop.is_set():
-                found.outcome, found.unsent = _LEAVING, items[number:]
-                break
-            if item.is_erased():
-                continue
-            result = self._deliver([item], attempt)
-            if result.outcome is not None:
-                found.outcome, found.unsent = result.outcome, items[number:]
-                break
-            found.guilty += result.guilty + [(each, _UNREADABLE) for each in result.unreadable]
-            self.progress_s = time.monotonic()
-        return found
-
-    def _new(self, pieces: list[Piece]) -> list[Item]:
-        """Give the records of some pieces that the target does not have yet."""
+    def _read(self) -> Batch:
+        """Read the next batch, of which only what is new is to be sent; under ``gathering``."""
+        pieces = self._reader.next_batch(self._limits.items_max, self._limits.bytes_max)
+        self.in_flight |= {piece.tail.name.id for piece in pieces}
         items = [item for piece in pieces for item in piece.items]
         repeats = self._channel.repeats
-        return items if repeats is None else repeats.select(items)
+        return Batch(pieces, items if repeats is None else repeats.select(items))
 
-    def _deliver(self, items: list[Item], attempt: int) -> Result:
-        result = self._channel.deliver(items, attempt, time.time())
-        self._count(result, attempt)
-        return result
+    def _settle(self, batch: Batch, result: Result) -> bool:
+        """Send what is left of a batch until nothing of it is; False when it has to be read again.
+
+        What more has to be read, to see whether the target takes that, becomes part of the batch.
+        """
+        guilty: list[Refused] = []
+        pending: list[Item] = []
+        attempt = taken = 0
+        while True:
+            self._count(result, attempt)
+            taken += result.taken
+            if result.suspects or is_doubt(result.outcome):
+                result = self._without_doubt(batch, result, pending, attempt)
+                taken += result.taken
+            guilty += result.guilty
+            guilty += [(item, _UNREADABLE) for item in result.unreadable]
+            pending, outcome = [*result.unsent, *pending], result.outcome
+            if not pending or self._turned_off:
+                break
+            if outcome is None:
+                attempt = min(attempt, 1)
+            else:
+                if not self._waited(outcome, attempt) or (is_doubt(outcome) and not taken):
+                    return False  # beside records that came since, the guilty ones will show
+                pending = self._still_wanted(pending, batch.pieces)
+                attempt += 1
+            now, pending = self._cut(pending)
+            result = self._post(now, attempt)
+        self.paused_until_unix_s = 0.0
+        if not all(self._buried(item, outcome) for item, outcome in guilty):
+            return False
+        self._is_trusted = self._is_trusted and (taken > 0 or not guilty)
+        self._ledger.drop(Drop.EXPOSURES_OFF, len(pending))
+        items = sum(len(piece.items) for piece in batch.pieces)
+        self._ledger.tally(Tally.EXPOSURES_REPEATED, items - len(batch.items))
+        if self._channel.repeats is not None:
+            self._channel.repeats.remember(batch.items)
+        return True
+
+    def _without_doubt(
+        self, batch: Batch, result: Result, rest: list[Item], attempt: int
+    ) -> Result:
+        is_taking = False
+
+        def deliver(items: list[Item]) -> Result:
+            nonlocal is_taking
+            if self._stop.is_set():
+                return Result(unsent=items, outcome=_LEAVING)
+            found = self._post(items, attempt)
+            self._count(found, attempt)
+            is_taking = is_taking or found.taken > 0
+            if is_taking:  # to find the guilty is progress as well
+                self.progress_s = time.monotonic()
+            return found
+
+        def read() -> list[Item] | None:
+            with self.gathering:
+                self._reader.refresh(time.monotonic_ns())
+                ahead = self._read()
+            batch.add(ahead)
+            return ahead.items if ahead.pieces else None
+
+        ahead_max = AHEAD_READS * self._limits.items_max
+        return settle_doubt(result, rest, deliver, read, ahead_max, self._is_trusted)
+
+    def _cut(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
+        """Give as many records as go into one request, and the rest."""
+        size = 0
+        for number, item in enumerate(items):
+            size += len(item.payload)
+            if number >= self._limits.items_max or (number and size > self._limits.bytes_max):
+                return items[:number], items[number:]
+        return items, []
+
+    def _post(self, items: list[Item], attempt: int) -> Result:
+        if not items or self._turned_off:
+            return Result(unsent=items)
+        return self._channel.deliver(items, attempt, time.time())
 
     def _count(self, result: Result, attempt: int) -> None:
         self._ledger.tally(Tally.BATCHES_SENT, result.requests)

@@ -18,6 +18,7 @@ def kill(folder: Path, given: Any) -> tuple[Report, list[str]]:
     """Kill at random while the spans asked for are recorded."""
     import fallom
     from fallom._flusher.ship import LaneLimits
+    from fallom._flusher.window import BATCHES_MAX
     from tests.support.flushers import wait_for
     from tests.support.storm import SLOW_ANSWERS, Storm, count_delivered
 
@@ -60,7 +61,7 @@ def kill(folder: Path, given: Any) -> tuple[Report, list[str]]:
         ("deliveries of spans beyond the first", str(found.twice)),
         (
             "batches in flight at a flusher's death, sent again",
-            f"{len(found.resent)} in {storm.flusher_kills} kills (promised: at most one each), "
+            f"{len(found.resent)} in {storm.flusher_kills} kills (promised: at most {BATCHES_MAX} each), "
             f"the largest of {largest} spans (at most {batch})",
         ),
     ]

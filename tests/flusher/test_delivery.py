@@ -94,19 +94,57 @@ def test_exactly_the_guilty_are_found_and_all_others_arrive_once(
 
     http = FakeHttp(reply)
     result = deliver_otlp(WHO, http, URL)(spans(*sent), 0, 0.0)  # type: ignore[arg-type]
-    assert numbers_of([item for item, _ in result.guilty]) == [n for n in sent if n in poison]
-    assert arrived == [n for n in sent if n not in poison]
-    assert result.accepted == len(arrived)
+    refused = [item for item, _ in (*result.guilty, *result.suspects)]
+    assert set(numbers_of(refused)) == poison.intersection(sent)
+    assert sorted(arrived) == sorted(set(sent) - poison)
+    assert result.accepted == len(arrived) == len(sent) - len(refused)
+    if not {sent[0], sent[-1]} <= poison:
+        assert len(result.suspects) <= 1, "one of the ends was taken: only the last can be in doubt"
     assert result.unsent == []
     assert result.requests == len(http.requests)
-    guilty = len(result.guilty)
-    assert result.requests <= 1 + 2 * guilty * max(1, len(sent).bit_length())
+    guilty = len(refused)
+    assert result.requests <= 3 + guilty + 2 * guilty * max(1, len(sent).bit_length())
+
+
+def test_what_is_refused_is_guilty_only_if_the_server_took_something_since(fake_http: Make) -> None:
+    """It breaks down in the middle of the batch that is halved because of span 2."""
+    taken: list[int] = []
+
+    def reply(request: Request) -> int:
+        found = span_numbers(request)
+        if 2 in found or len(taken) >= 4:
+            return 400
+        taken.extend(found)
+        return 200
+
+    result = deliver_otlp(WHO, fake_http(reply), URL)(spans(*range(1, 21)), 0, 0.0)
+    suspects = numbers_of([item for item, _ in result.suspects])
+    assert sorted(suspects) == sorted(set(range(1, 21)) - {2, *taken})
+    assert numbers_of([item for item, _ in result.guilty]) == [2]
+
+
+def test_what_a_server_refused_for_a_moment_is_asked_about_again_and_arrives(
+    fake_http: Make,
+) -> None:
+    taken: list[int] = []
+
+    def reply(request: Request) -> int:
+        found = span_numbers(request)
+        if len(http.requests) <= 8:
+            return 400
+        taken.extend(found)
+        return 200
+
+    http = fake_http(reply)
+    result = deliver_otlp(WHO, http, URL)(spans(*range(1, 21)), 0, 0.0)
+    assert sorted(taken) == list(range(1, 21))
+    assert result.is_clean
 
 
 def test_a_batch_that_is_too_large_is_halved_until_it_fits(fake_http: Make) -> None:
     http = fake_http(lambda request: 413 if len(span_numbers(request)) > 2 else 200)
     result = deliver_otlp(WHO, http, URL)(spans(*range(1, 9)), 0, 0.0)
-    assert (result.accepted, result.guilty, result.requests) == (8, [], 7)
+    assert (result.accepted, result.guilty, result.requests) == (8, [], 9)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +183,9 @@ def test_trouble_in_the_middle_of_a_split_leaves_exactly_the_rest_unsent(fake_ht
 
     http = fake_http(reply)
     result = deliver_otlp(WHO, http, URL)(spans(*range(1, 9)), 0, 0.0)
-    assert numbers_of([item for item, _ in result.guilty]) == [2]
-    assert result.accepted == 1
-    assert numbers_of(result.unsent) == [3, 4, 5, 6, 7, 8]
+    assert numbers_of([item for item, _ in result.suspects]) == [2]
+    assert sorted(numbers_of(result.unsent)) == [1, 3, 4, 5, 6, 7, 8]
+    assert result.guilty == []
 
 
 def test_the_span_that_breaks_the_server_is_found_after_some_tries(fake_http: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from fallom._core.outcome import TRIES_BEFORE_SPLIT
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import PROBES
+from fallom._flusher.doubt import AHEAD_READS
 from fallom._flusher.http import Request
-from fallom._flusher.ship import AHEAD_READS
 from fallom._host.control import Drop
 from fallom._host.files import File, open_directory
 from fallom._spool.quota import drop_aged
@@ -56,7 +57,7 @@ def dead_numbers(directory: File) -> list[int]:
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
-def test_most_of_a_batch_is_poison_and_is_dead_after_one_pause_with_nothing_else_to_send(
+def test_most_of_a_batch_is_poison_and_is_dead_without_a_pause_and_with_nothing_else_to_send(
     spool: File, dead: DeadLetters, dead_directory: File, status: int
 ) -> None:
     record(spool, *range(1, 21))
@@ -66,7 +67,7 @@ def test_most_of_a_batch_is_poison_and_is_dead_after_one_pause_with_nothing_else
     assert dead_numbers(dead_directory) == sorted(server.poison)
     assert sorted(server.took) == [1, 2, 3, 4, 20]
     assert ship.drops == {Drop.REFUSED: 15}
-    assert len(ship.waits.waited) == 1 + (TRIES_BEFORE_SPLIT if status == 500 else 0)
+    assert len(ship.waits.waited) == (TRIES_BEFORE_SPLIT if status == 500 else 0)
     assert left(spool) == 0
 
 
@@ -106,14 +107,17 @@ def test_whatever_the_share_of_the_guilty_exactly_they_are_dead_and_the_rest_arr
             opened.append(open_directory(str(Path(folder) / name)))
         spool, dead_directory = opened
         dead = DeadLetters(dead_directory, 64 << 20, 1e6)
-        record(spool, *range(1, count + 1))
+        segment = record(spool, *range(1, count + 1))
         server = Picky(poison)
         ship = Ship(spool, dead, server, items_max=items_max)
-        ship.waits.on_wait = lambda: ship.waits.set() if len(ship.waits.waited) > 20 else None
+        waits = ship.waits.waited
+        # The application goes on: of that, something has to be taken before the last are guilty.
+        ship.waits.on_wait = lambda: segment.add(make_span(count + len(waits))) and None
         ship.run()
         assert dead_numbers(dead_directory) == sorted(poison)
-        assert sorted(server.took) == sorted(set(range(1, count + 1)) - poison)
+        assert sorted(server.took) == sorted(set(range(1, count + len(waits) + 1)) - poison)
         assert left(spool) == 0
+        assert len(waits) <= 1
         batches = 1 + count // items_max
         assert len(ship.http.requests) <= 5 * count + batches * (1 + PROBES + TRIED_AHEAD)
         dead.close()
@@ -176,6 +180,35 @@ def break_down(ship: Ship, server: Picky) -> None:
     ship.run()
     assert server.took
     ship.http.reply = lambda _: 400
+
+
+@pytest.mark.parametrize("count", [20, 300])
+@pytest.mark.parametrize("taken_before", [1, 5, 12])
+def test_a_server_that_breaks_down_in_the_middle_of_a_batch_and_stays_so_costs_no_span(
+    spool: File, dead: DeadLetters, dead_directory: File, count: int, taken_before: int
+) -> None:
+    """The batch is halved because it is too large; then the server refuses whatever comes."""
+    segment = record(spool, *range(1, count + 1))
+    server, is_mended = Picky(set()), threading.Event()
+
+    def reply(request: Request) -> int:
+        if not is_mended.is_set() and len(server.took) >= taken_before:
+            return 400
+        return server(request) if len(span_numbers(request)) <= 4 else 413
+
+    ship = Ship(spool, dead, reply, items_max=100)
+
+    def go_on() -> None:
+        segment.add(make_span(count + len(ship.waits.waited)))  # the application does
+        if len(ship.waits.waited) == 5:
+            is_mended.set()
+
+    ship.waits.on_wait = go_on
+    ship.run()
+    assert letters(dead_directory) == []
+    assert sorted(server.took) == list(range(1, count + 6)), "each arrived, and once"
+    assert len(ship.waits.waited) == 5
+    assert left(spool) == 0
 
 
 @pytest.mark.parametrize("each", [2, 30, 100])

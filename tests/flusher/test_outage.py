@@ -133,7 +133,7 @@ class World:
         self.flusher = Flusher(
             self.settings, place.directory, self.page, self._election, threading.Event()
         )
-        self.flusher._lanes = [self.flusher._lane(each) for each in self.flusher._channels()]
+        self.flusher._lanes = self.flusher._main_lanes()
         (self.lane,) = [
             lane for lane in self.flusher._lanes if lane._channel.destination is Destination.TRACES
         ]
