@@ -10,7 +10,9 @@ Inside an application's process there is no thread, no socket, no timer, no sign
 hook of fallom's. One elected process per host talks to the network.
 """
 
+import importlib as _importlib
 import logging as _logging
+import typing as _typing
 
 from fallom import exceptions, models, prompts, trace
 from fallom._face import aflush, flush, init, shutdown, status, wait_until_ready
@@ -42,3 +44,11 @@ __all__ = [
 ]
 
 _logging.getLogger("fallom").addHandler(_logging.NullHandler())
+
+if not _typing.TYPE_CHECKING:  # or a type checker would take every name for one of this module
+
+    def __getattr__(name: str) -> object:
+        """Say what to use instead of ``fallom.evals``: by the ImportError that its module raises."""
+        if name == "evals":
+            _importlib.import_module("fallom.evals")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

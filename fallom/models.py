@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fallom._arguments import check_text
 from fallom._core.assignment import CompiledConfig, bucket_of, choose
@@ -275,12 +275,14 @@ def init(api_key: str | None = None, base_url: str | None = None) -> None:
     change_settings(api_key=api_key, configs_url=base_url)
 
 
-def __getattr__(name: str) -> Any:
-    """Say of what earlier releases had that it is gone: by an ImportError, whose text ``import`` shows."""
-    if name in ("IndividualTarget", "Targeting", "TargetingCondition", "TargetingRule"):
-        raise ImportError(
-            f"fallom.models.{name} was left out in fallom 0.3: targeting is set in the dashboard, and "
-            "models.explain() says what it decided for a session.",
-            name=__name__,
-        )
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # or a type checker would take every name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        """Say that a name of 0.2.7 is gone: by an ImportError, whose text ``import`` shows."""
+        if name in ("IndividualTarget", "Targeting", "TargetingCondition", "TargetingRule"):
+            raise ImportError(
+                f"fallom.models.{name} was left out in fallom 0.3: targeting is set in the dashboard, and "
+                "models.explain() says what it decided for a session.",
+                name=__name__,
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

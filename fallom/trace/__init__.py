@@ -11,7 +11,8 @@ from fallom._active_span import active_span
 from fallom._arguments import check_text
 from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
-from fallom._core.span import AttributeValue, SessionContext
+from fallom._core.span import AttributeValue
+from fallom._core.span import SessionContext as Session
 from fallom._host.control import Drop
 from fallom._runtime import HOLDER, current
 from fallom._spool.frame import Kind, RecordError
@@ -57,7 +58,7 @@ def set_session(
         tags: Words to find it by.
     """
     tags = tuple(tags or ())
-    CURRENT_SESSION.set(SessionContext(config_key, session_id, customer_id, metadata, tags))
+    CURRENT_SESSION.set(Session(config_key, session_id, customer_id, metadata, tags))
 
 
 def get_session() -> dict[str, Any] | None:
@@ -235,9 +236,24 @@ _EARLIER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Give a name of the releases before 0.3."""
-    for module, names in _EARLIER.items():
-        if name in names.split():
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:  # who would take any name for one of this module if they saw the function below
+    from fallom.session import FallomSession, session
+    from fallom.trace import core, types, wrappers
+    from fallom.trace.core import *  # noqa: F403
+    from fallom.trace.types import *  # noqa: F403
+    from fallom.trace.wrappers import *  # noqa: F403
+
+    __all__ += ["FallomSession", "session"]
+    __all__ += core.__all__
+    __all__ += types.__all__
+    __all__ += wrappers.__all__
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Give a name of the releases before 0.3; for ``utils`` its ImportError says what to use."""
+        if name == "utils":
+            importlib.import_module("fallom.trace.utils")
+        for module, names in _EARLIER.items():
+            if name in names.split():
+                return getattr(importlib.import_module(module), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

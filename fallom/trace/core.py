@@ -6,6 +6,7 @@ New code calls ``fallom.init``, and records spans with ``trace.step`` or wrapped
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from fallom._changed_settings import change_settings
 from fallom._core.digest import sha256
@@ -161,3 +162,16 @@ def _unix_ns(text: str) -> int:
         moment = moment.replace(tzinfo=timezone.utc)
     seconds, microseconds = int(moment.replace(microsecond=0).timestamp()), moment.microsecond
     return seconds * 1_000_000_000 + microseconds * 1000
+
+
+if not TYPE_CHECKING:  # or a type checker would take every name for one of this module
+
+    def __getattr__(name: str) -> object:
+        """Say that a name of 0.2.7 is gone: by an ImportError, whose text ``import`` shows."""
+        if name in ("get_fallback_trace_context", "get_trace_context_storage"):
+            raise ImportError(
+                f"fallom.trace.core.{name} was left out in fallom 0.3: a call's parent is the span that "
+                "encloses it. Use trace.step, or trace.inject and trace.extract between processes.",
+                name=__name__,
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,6 +52,10 @@ def test_name_is_there_and_takes_what_it_took(path: str) -> None:
         ("from fallom.models import Targeting", "models.explain"),
         ("from fallom.trace.utils import generate_hex_id", "secrets.token_hex"),
         ("from fallom.trace.session import FallomSession", "from fallom"),
+        ("from fallom.trace.core import get_trace_context_storage", "trace.step"),
+        ("import fallom; fallom.evals.evaluate([])", "fallom==0.2.7"),
+        ("import fallom; fallom.models.Targeting()", "models.explain"),
+        ("import fallom; fallom.trace.utils.iso_now()", "datetime.now"),
     ],
 )
 def test_what_was_left_out_says_what_to_use(statement: str, hint: str) -> None:
@@ -62,9 +66,11 @@ def test_what_was_left_out_says_what_to_use(statement: str, hint: str) -> None:
 
 
 def test_names_that_never_were_are_no_attributes() -> None:
-    import fallom
+    import fallom.trace.core
 
+    assert not hasattr(fallom, "nothing")
     assert not hasattr(fallom.trace, "nothing")
+    assert not hasattr(fallom.trace.core, "nothing")
     assert not hasattr(fallom.models, "nothing")
 
 

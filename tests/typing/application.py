@@ -24,6 +24,14 @@ def settings() -> None:
     fallom.init(api_kay="key")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def mistaken() -> None:
+    fallom.statuz()  # type: ignore[attr-defined]  # pyright: ignore
+    models.gett("config", "session")  # type: ignore[attr-defined]  # pyright: ignore
+    trace.spann({})  # type: ignore[attr-defined]  # pyright: ignore
+    assert_type(trace.is_initialized(), bool)
+    assert_type(trace.session("config", "session"), fallom.FallomSession)
+
+
 def reading() -> None:
     assert_type(models.get("config", "session"), str)
     assert_type(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fallom.session import FallomSession, session
 from fallom.trace.types import SessionContext
 
-__all__ = [
+__all__: list[str] = [
     "FallomCallbackHandler",
     "callback_handler_from_session",
     "wrap_anthropic",
