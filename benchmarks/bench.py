@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contestant import Contestant, ContestantError
-from benchmarks.environments import MissingPeerError
+from benchmarks.environments import MissingPeerError, interpreter_of
 from benchmarks.receiver import Receiver
-from benchmarks.table import Table, summarised
+from benchmarks.table import Table, distribution, summarised
 
 __all__ = ["Bench", "Entry", "WrongResultError", "expect"]
 
@@ -46,8 +48,8 @@ class Bench:
     folder: Path
     receiver: Receiver
     is_quick: bool
-    missing: list[str] = field(default_factory=list)
     repeats: int = 7
+    missing: list[str] = field(default_factory=list)
 
     def sized(self, full: int, quick: int) -> int:
         """Give how much of something this run does."""
@@ -69,21 +71,12 @@ class Bench:
     @contextmanager
     def contestants(self, entries: list[Entry]) -> Iterator[list[tuple[Entry, Contestant]]]:
         """Start the contestants; those that cannot be installed are named as missing."""
-        started = []
-        with ExitStack() as stack:
-            for entry in entries:
-                options = {
-                    "url": self.receiver.url,
-                    "file": tempfile.mktemp(prefix="file-", dir=self.folder),
-                    **entry.options,
-                }
+        started: list[tuple[Entry, Contestant]] = []
+        installed = [entry for entry in entries if self._is_installed(entry.peer)]
+        with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for entry, starting in [(each, pool.submit(self._start, each)) for each in installed]:
                 try:
-                    contestant = Contestant(
-                        entry.name, entry.peer, entry.adapter, entry.path, options, entry.environ
-                    )
-                except MissingPeerError as error:
-                    self.miss(str(error))
-                    continue
+                    contestant = starting.result()
                 except ContestantError as error:
                     if entry.peer == "fallom":
                         raise
@@ -92,6 +85,22 @@ class Bench:
                 stack.callback(contestant.close)
                 started.append((entry, contestant))
             yield started
+
+    def _is_installed(self, peer: str) -> bool:
+        try:
+            interpreter_of(peer)
+        except MissingPeerError as error:
+            self.miss(str(error))
+            return False
+        return True
+
+    def _start(self, entry: Entry) -> Contestant:
+        options = {
+            "url": self.receiver.url,
+            "file": tempfile.mktemp(prefix="file-", dir=self.folder),
+            **entry.options,
+        }
+        return Contestant(entry.name, entry.peer, entry.adapter, entry.path, options, entry.environ)
 
     def miss(self, what: str) -> None:
         """Name a peer that is not in the results."""
@@ -119,7 +128,7 @@ class Bench:
         return rounds
 
     def table(
-        self, name: str, title: str, rounds: dict[str, list[dict[str, Any]]], floor: str
+        self, name: str, title: str, rounds: dict[str, list[dict[str, Any]]], floor: str = ""
     ) -> Table:
         """Make the table of a match, with each row's ratio to the floor of the same repeat."""
         table = Table(name, title, TIMED)
@@ -131,7 +140,8 @@ class Bench:
                     for mine, theirs in zip(found, rounds[floor], strict=True)
                 )
             table.rows.append(row)
-            table.curves[entry] = sorted(ns / 1000 for each in found for ns in each["singles_ns"])
+            singles = sorted(ns / 1000 for each in found for ns in each["singles_ns"])
+            table.curves[entry] = distribution(singles)
         return table
 
 

@@ -20,7 +20,7 @@ class Budget:
     column: str
     limit: float
     is_floor: bool = False  # the limit is what must be reached
-    unit: str = ""
+    ending: str = ""  # how the row ends, where the table has a row of several kinds
 
 
 BUDGETS = (
@@ -34,17 +34,20 @@ BUDGETS = (
     Budget("flood", "**fallom**", "p99 x floor", 2),
     Budget("flood", "**fallom**", "kept %", 100, True),
     Budget("processes", "**fallom**", "kept %", 100, True),
-    Budget("flusher", "**fallom**", "spans a CPU s", 40_000, True),
-    Budget("flusher", "**fallom**", "x OpenTelemetry", 5, True),
+    *(
+        Budget("flusher", "**fallom**", column, limit, True, kind)
+        for kind in ("10 attributes", "calls to a model")
+        for column, limit in (("spans a CPU s", 40_000), ("x OpenTelemetry", 5))
+    ),
     Budget("imports", "**fallom**", "CPU ms more", 40),
     Budget("imports", "**fallom**", "MiB more", 6),
     Budget("snapshot", "10000 prompts", "refresh ms", 10),
-    Budget("llm", "**fallom** create", "of best peer %", 25),
-    Budget("llm", "**fallom** stream", "of best peer %", 25),
-    Budget("llm", "**fallom** async", "of best peer %", 25),
+    Budget("llm", "**fallom**", "of best peer %", 25, ending="create"),
+    Budget("llm", "**fallom**", "of best peer %", 25, ending="stream"),
+    Budget("llm", "**fallom**", "of best peer %", 25, ending="async"),
     Budget("web", "**fallom**", "p99 x none", 1.05),
-    Budget("idle", "**fallom** 4 workers", "CPU ms a minute", 0.0),
-    Budget("idle", "**fallom** flusher", "% of a core", 0.1),
+    Budget("idle", "**fallom**", "CPU ms a minute", 0.0, ending="4 workers"),
+    Budget("idle", "**fallom**", "% of a core", 0.1, ending="flusher of the host"),
 )
 
 
@@ -56,15 +59,18 @@ def judged(tables: Mapping[str, Table]) -> Table:
         values = [
             row[budget.column]
             for row in rows
-            if row["row"].startswith(budget.row) and row.get(budget.column) is not None
+            if row["row"].startswith(budget.row)
+            and row["row"].endswith(budget.ending)
+            and row.get(budget.column) is not None
         ]
         if not values:
             continue
+        about = [text for text in (tables[budget.table].title, budget.ending) if text]
         worst = min(values) if budget.is_floor else max(values)
         is_kept = worst >= budget.limit if budget.is_floor else worst <= budget.limit
         found.rows.append(
             {
-                "row": f"{tables[budget.table].title}: {budget.column}",
+                "row": ": ".join((*about, budget.column)),
                 "measured": worst,
                 "budget": f"{'>=' if budget.is_floor else '<='} {budget.limit:,g}",
                 "kept to": "yes" if is_kept else "**no**",

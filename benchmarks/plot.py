@@ -1,7 +1,7 @@
 """Plots as SVG, readable on light and on dark pages: one a table that has curves.
 
 Runs in an environment of its own, for matplotlib is nobody else's business:
-``plot.py curves.json folder [--png]``.
+``plot.py folder results/span.json results/flood.json ...``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from matplotlib import pyplot as plt
 INK = "#808890"
 COLOURS = ("#e4572e", "#2e86de", "#27ae60", "#b07cd8", "#d4a017", "#17a2b8", "#c0668d", "#7f8c3d",
            "#5f7adb", "#a0785a", "#4caf93")  # fmt: skip
+STEPS = 20  # of percentiles, for each decimal of the share
 TITLES = {
     "models": "models.get, warm",
     "models_first": "models.get, first of a session",
@@ -35,7 +36,7 @@ TITLES = {
 
 def main() -> int:
     """Draw what there is."""
-    curves, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    folder, files = Path(sys.argv[1]), map(Path, sys.argv[2:])
     mpl.rcParams.update(
         {
             "svg.fonttype": "none",
@@ -51,17 +52,13 @@ def main() -> int:
             "axes.spines.right": False,
         }
     )
-    for name, lines in curves.items():
+    for file in files:
+        name, lines = file.stem, json.loads(file.read_text())["curves"]
         draw = {"processes": processes, "scale": fleet, "snapshot": snapshot}.get(name, latencies)
         figure = draw(lines)
         figure.suptitle(TITLES.get(name, name.replace("_", " ")), color=INK, x=0.01, ha="left")
         figure.tight_layout()
         figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
-        if "--png" in sys.argv:
-            for background in ("white", "#0d1117"):
-                figure.savefig(
-                    folder / f"{name}-{background[-5:]}.png", facecolor=background, dpi=80
-                )
         plt.close(figure)
     return 0
 
@@ -74,13 +71,9 @@ def latencies(lines: dict[str, list[float]]) -> plt.Figure:
         is_ours = "fallom**" in name
         is_floor = name.startswith("floor")
         colour = COLOURS[0] if is_ours else INK if is_floor else next(others)
-        count = len(ordered)
-        ranks = sorted(
-            {min(count - 1, int(count * (1 - 10 ** (-step / 40)))) for step in range(161)}
-        )
         axes.plot(
-            [count / (count - rank) for rank in ranks],
-            [ordered[rank] for rank in ranks],
+            [10 ** (step / STEPS) for step in range(len(ordered))],
+            ordered,
             color=colour,
             linewidth=2.6 if is_ours else 1.4,
             linestyle="--" if is_floor else "-",
@@ -88,7 +81,7 @@ def latencies(lines: dict[str, list[float]]) -> plt.Figure:
             zorder=3 if is_ours else 2,
         )
     axes.set(xscale="log", yscale="log", ylabel="us a call", xlabel="share of calls below")
-    axes.set_xlim(1, 3e4)
+    axes.set_xlim(1, max(2000.0, *(10 ** (len(each) / STEPS) for each in lines.values())))
     axes.set_xticks(
         [1, 2, 10, 100, 1000, 10000], ["0", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"]
     )

@@ -7,8 +7,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from benchmarks.budgets import judged, summary
 from benchmarks.environments import PEERS, MissingPeerError, interpreter_of, versions_of
 from benchmarks.table import Table
 
-__all__ = ["Report"]
+__all__ = ["PAGES", "RESULTS", "Report", "stored"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -33,9 +31,9 @@ class Report:
 
     folder: Path
     about: dict[str, Any]
-    is_stored: bool  # quick runs and runs elsewhere leave the pages alone
-    tables: list[Table] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    is_quoted: bool  # by the pages; quick runs and runs elsewhere leave them alone
+    made: list[str] = field(default_factory=list)
+    missing: dict[str, None] = field(default_factory=dict)
 
     @classmethod
     def of_this_machine(cls, arguments: list[str], is_quick: bool, folder: Path | None) -> Report:
@@ -47,69 +45,83 @@ class Report:
             "python": platform.python_version(),
             "commit": _commit(),
         }
-        return cls(folder or RESULTS, about, folder is None and not is_quick)
+        usual = RESULTS / "quick" if is_quick else RESULTS
+        return cls(folder or usual, about, folder is None and not is_quick)
 
-    def add(self, table: Table, took_s: float) -> None:
-        """Take a table over, and print it."""
-        self.tables.append(table)
+    def add(self, table: Table, missing: list[str]) -> None:
+        """Store a table, at once, for the run may be cut off, and print it."""
+        self.made.append(table.name)
+        self.missing.update(dict.fromkeys(missing))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._store(table)  # now, for a later benchmark that calculates with it
-        print(f"\n## {table.title}\n\n{table.markdown()}\n\n({took_s:.0f} s)", flush=True)
-
-    def _store(self, table: Table) -> None:
-        stored = {
+        found = {
             **self.about,
             "name": table.name,
             "title": table.title,
             "versions": {peer: _own_version(peer) for peer in PEERS},
-            "missing": self.missing,
+            "missing": missing,
             "columns": table.columns,
             "rows": table.rows,
             "notes": table.notes,
+            "curves": table.curves,
         }
-        file = self.folder / f"{table.name}.json"
-        file.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        # A line a curve: they are for plots, not for people.
+        text = re.sub(r"\[\s+(-?[\d.e+-]+,\s+)+-?[\d.e+-]+\s+\]", _on_one_line, text)
+        self.folder.joinpath(f"{table.name}.json").write_text(text + "\n")
+        self._write_pages(stored(self.folder))
+        print(f"\n## {table.title}\n\n{table.markdown()}", flush=True)
 
-    def write(self) -> None:
-        """Write the results; where they are the stored ones, the pages that quote them as well."""
-        for table in self.tables:
-            self._store(table)
-        tables = {path.stem: _stored(path) for path in sorted(self.folder.glob("*.json"))}
-        budgets = judged(tables)
-        self.folder.joinpath("results.md").write_text(_page(tables, budgets))
-        self._plot()
-        print(f"\n{budgets.markdown()}\n\nwritten to {self.folder}", flush=True)
+    def finish(self) -> None:
+        """Draw what this run made, and print how it stands to the budgets."""
+        tables = stored(self.folder)
+        self.draw({name: tables[name] for name in self.made})
+        print(f"\n{judged(tables).markdown()}\n\nwritten to {self.folder}", flush=True)
         for line in self.missing:
             print(f"missing: {line}", flush=True)
-        if self.is_stored:
-            blocks = {
-                name: f"{each.markdown()}\n\n{_source(each)}" for name, each in tables.items()
-            }
-            blocks["summary"] = summary(tables).markdown()
-            blocks["budgets"] = budgets.markdown()
-            blocks["versions"] = _versions()
-            for page in PAGES:
-                _fill(page, blocks)
 
-    def _plot(self) -> None:
-        curves = {table.name: table.curves for table in self.tables if table.curves}
-        if not curves:
-            return
+    def draw(self, tables: dict[str, Table]) -> None:
+        """Draw the plots of these tables, and write the pages."""
+        self._write_pages(stored(self.folder))
         try:
             python = interpreter_of("plots")
         except MissingPeerError as error:
-            self.missing.append(f"plots: {error}")
+            self.missing[f"plots: {error}"] = None
             return
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(curves, file)
-            file.flush()
-            plot = ROOT / "benchmarks/plot.py"
-            folder = PLOTS if self.is_stored else self.folder
-            folder.mkdir(exist_ok=True)
-            subprocess.run([python, plot, file.name, folder], check=True)
+        folder = PLOTS if self.is_quoted else self.folder
+        folder.mkdir(exist_ok=True)
+        files = [str(self.folder / f"{name}.json") for name in tables if tables[name].curves]
+        subprocess.run([python, ROOT / "benchmarks/plot.py", folder, *files], check=True)
+
+    def _write_pages(self, tables: dict[str, Table]) -> None:
+        budgets = judged(tables)
+        self.folder.joinpath("results.md").write_text(_page(tables, budgets))
+        if not self.is_quoted:
+            return
+        blocks = {name: f"{each.markdown()}\n\n{_source(each)}" for name, each in tables.items()}
+        blocks["summary"] = summary(tables).markdown()
+        blocks["budgets"] = budgets.markdown()
+        blocks["versions"] = _versions()
+        for page in PAGES:
+            _fill(page, blocks)
 
 
-def _page(tables: dict[str, Any], budgets: Table) -> str:
+def stored(folder: Path) -> dict[str, Table]:
+    """Give the tables that a folder has."""
+    tables = {}
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text())
+        names = ("name", "title", "columns", "rows", "notes")
+        tables[path.stem] = Table(
+            *(found.pop(name) for name in names), found.pop("curves", {}), found
+        )
+    return tables
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    return " ".join(found[0].split())
+
+
+def _page(tables: dict[str, Table], budgets: Table) -> str:
     parts = [
         "# Results",
         "Made by `scripts/bench`; see docs/performance.md for what the columns mean.",
@@ -120,22 +132,13 @@ def _page(tables: dict[str, Any], budgets: Table) -> str:
     return "\n\n".join([*parts, f"## Versions\n\n{_versions()}"]) + "\n"
 
 
-def _source(table: Any) -> str:
-    missing = f" Missing: {'; '.join(table.about['missing'])}." if table.about["missing"] else ""
+def _source(table: Table) -> str:
     about = table.about
+    missing = f" Missing: {'; '.join(about['missing'])}." if about["missing"] else ""
     return (
         f"`{about['command']}`, {about['date']}, {about['machine']}, Python {about['python']}, "
         f"commit {about['commit']}.{missing}"
     )
-
-
-def _stored(path: Path) -> Any:
-    stored = json.loads(path.read_text())
-    table = Table(
-        stored["name"], stored["title"], tuple(stored["columns"]), stored["rows"], stored["notes"]
-    )
-    table.about = stored  # type: ignore[attr-defined]
-    return table
 
 
 def _fill(page: Path, blocks: dict[str, str]) -> None:
@@ -158,6 +161,7 @@ def _own_version(peer: str) -> str:
     versions = versions_of(peer)
     names = {
         "plots": ["matplotlib"],
+        "hosts": ["gunicorn", "pyuwsgi", "celery"],
         "queues": ["litequeue", "diskcache", "Jinja2"],
         "statsig": ["statsig_python_core"],
         "sentry": ["sentry-sdk"],
@@ -186,7 +190,3 @@ def _commit() -> str:
         check=False,
     )
     return ran.stdout.strip() or "unknown"
-
-
-if __name__ == "__main__":
-    sys.exit("run scripts/bench")

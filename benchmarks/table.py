@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Table", "percentile", "summarised"]
+__all__ = ["SHARES", "Table", "distribution", "percentile", "percentiles", "summarised"]
+
+SHARES = tuple(1 - 10 ** (-step / 20) for step in range(91))  # as the plot has them, evenly
+PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 @dataclass
@@ -16,10 +19,11 @@ class Table:
 
     name: str
     title: str
-    columns: tuple[str, ...]  # of rows, in the order of the Markdown; other fields are in the JSON
+    columns: Sequence[str]  # of rows, in the order of the Markdown; other fields are in the JSON
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    curves: dict[str, list[float]] = field(default_factory=dict)  # for the plots; not in the JSON
+    curves: dict[str, list[float]] = field(default_factory=dict)  # for the plots
+    about: dict[str, Any] = field(default_factory=dict)  # when, where and of what it was measured
 
     def row(self, name: str) -> dict[str, Any]:
         """Give the row of that name.
@@ -50,6 +54,17 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+def distribution(ordered: Sequence[float]) -> list[float]:
+    """Give the percentiles of ``SHARES`` that so many values can tell, for a plot of the tail."""
+    told = [share for share in SHARES if len(ordered) * (1 - share) >= 1]
+    return [float(f"{percentile(ordered, share):.4g}") for share in told]
+
+
+def percentiles(ordered: Sequence[float]) -> dict[str, float]:
+    """Give the three that the tables have."""
+    return {name: percentile(ordered, share) for name, share in PERCENTILES.items()}
+
+
 def summarised(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Make a row's figures of the rounds of one contestant: medians, and percentiles of single calls."""
 
@@ -67,11 +82,7 @@ def summarised(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "repeats": len(rounds),
     }
     if singles:
-        row.update(
-            p50=percentile(singles, 0.5),
-            p99=percentile(singles, 0.99),
-            **{"p99.9": percentile(singles, 0.999)},
-        )
+        row.update(percentiles(singles))
     return row
 
 
@@ -81,11 +92,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         if value and abs(value) < 0.1:
             return f"{value:.2g}"
-        return (
-            f"{value:,.2f}"
-            if abs(value) < 10
-            else f"{value:,.1f}"
-            if abs(value) < 100
-            else f"{value:,.0f}"
-        )
+        return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

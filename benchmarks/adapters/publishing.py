@@ -115,13 +115,18 @@ def propagation(options: dict[str, Any]) -> Subject:
                 seen += bool(took)
                 took_ms += [took[0] / 1e6] if took else []
             os.wait()
-        return {"stale": stale, "seen": seen, "took_ms": took_ms, "fetches": _fetches(workers)}
+        return {
+            "stale": stale,
+            "seen": seen,
+            "took_ms": took_ms,
+            "fetches": _fetches(workers, options["seconds"]),
+        }
 
     return Subject(lambda _: None, answers=answers)
 
 
-def _fetches(workers: int) -> int:
-    """Count the listings that one host with so many workers asks for in 5 s."""
+def _fetches(workers: int, seconds: float) -> int:
+    """Count the listings that one host with so many workers asks for in some seconds."""
     asked: list[str] = []
 
     class Listings(BaseHTTPRequestHandler):
@@ -157,7 +162,7 @@ def _fetches(workers: int) -> int:
     give_up = time.monotonic() + 30
     while not asked and time.monotonic() < give_up:
         time.sleep(0.01)
-    time.sleep(5)
+    time.sleep(seconds)
     count = len(asked)
     for pid in children:
         os.kill(pid, 9)

@@ -19,5 +19,6 @@ app = Celery(
         "data_folder_in": _folder,
         "data_folder_out": _folder,
         "control_folder": _folder,
+        "polling_interval": 0.05,  # a broker that is no folder would wake it at once
     },
 )

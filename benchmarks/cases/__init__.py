@@ -1,1 +1,1 @@
-"""One benchmark a module: ``NAMES`` of its tables, and ``run(bench)``, which gives them."""
+"""One benchmark a module: ``TABLES`` has its tables by name, each a function that makes one."""

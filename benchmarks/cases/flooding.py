@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.bench import Bench, Entry, expect
 from benchmarks.contestant import Contestant
-from benchmarks.table import Table, percentile
+from benchmarks.table import Table, distribution, percentiles
 
-NAMES = ("flood", "processes")
 FLOOR = "floor: bare appends"
 CONTROL = 1000  # spans, slowly: all of them must arrive, or the counting is wrong
-
-
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
-    """Measure what was asked for."""
-    found = {"flood": flood, "processes": processes}
-    return [found[name](bench) for name in names]
 
 
 def _entries(bench: Bench) -> list[Entry]:
@@ -64,7 +57,7 @@ def flood(bench: Bench) -> Table:
         row = {"row": name, **_row(rounds, spans), "repeats": repeats}
         table.rows.append(row)
         row["p99 x floor"] = row["p99"] / table.rows[0]["p99"]
-        table.curves[name] = sorted(ns / 1000 for each in rounds for ns in each["singles_ns"])
+        table.curves[name] = distribution(row.pop("singles"))
     table.notes = [
         f"Latencies of a call in us, of all calls of {repeats} floods; kept: distinct ids that a receiver "
         "decoded after the contestant said that it had flushed, with two minutes to do so.",
@@ -83,17 +76,7 @@ def processes(bench: Bench) -> Table:
     table = Table("processes", f"{spans:,} spans from several processes", columns)
     for make in _entries(bench):
         for count in counts:
-            entries = [
-                Entry(f"{make.name} {n}", make.peer, make.adapter, make.path, 1.0, make.environ)
-                if make.peer != "fallom"
-                else Entry(
-                    f"{make.name} {n}",
-                    *("fallom", "fallom_now", "span", 1.0),
-                    make.environ,
-                    make.options,
-                )
-                for n in range(count)
-            ]
+            entries = [replace(make, name=f"{make.name} {n}") for n in range(count)]
             with bench.contestants(entries) as pairs:
                 if len(pairs) < count:
                     continue
@@ -130,9 +113,7 @@ def _at_once(bench: Bench, name: str, them: list[Contestant], spans: int) -> dic
         "processes": len(them),
         "spans a second": recorded / took_s,
         "CPU us a span": sum(one["process_ns"] for one in told) / recorded / 1000,
-        "p50": percentile(singles, 0.5),
-        "p99": percentile(singles, 0.99),
-        "p99.9": percentile(singles, 0.999),
+        **percentiles(singles),
         "kept %": 100 * kept / recorded,
     }
 
@@ -145,19 +126,13 @@ def _control(bench: Bench, contestant: Contestant) -> int:
 
 def _settled(bench: Bench, at_most: int) -> int:
     """Count what arrived, when no more comes."""
-    return _stable(bench.receiver.distinct, at_most)
-
-
-def _stable(count: Callable[[], int], at_most: int) -> int:
     before, give_up_s = -1, time.monotonic() + 60
     while time.monotonic() < give_up_s:
-        now = count()
+        now = bench.receiver.distinct()
         if now >= at_most or now == before:
             return now
         before = now
-        time.sleep(
-            1.0
-        )  # longer than any contestant's pause between two batches, once it was flushed
+        time.sleep(1.0)  # longer than any contestant's pause between two batches, once flushed
     return before
 
 
@@ -165,10 +140,12 @@ def _row(rounds: list[dict[str, Any]], spans: int) -> dict[str, Any]:
     singles = sorted(ns / 1000 for each in rounds for ns in each["singles_ns"])
     total = spans * len(rounds)
     return {
-        "p50": percentile(singles, 0.5),
-        "p99": percentile(singles, 0.99),
-        "p99.9": percentile(singles, 0.999),
+        "singles": singles,
+        **percentiles(singles),
         "kept %": 100 * sum(each["kept"] for each in rounds) / total,
         "CPU us a span": sum(each["process_ns"] for each in rounds) / total / 1000,
         "with delivery": sum(each["all_cpu_ns"] for each in rounds) / total / 1000,
     }
+
+
+TABLES = {"flood": flood, "processes": processes}

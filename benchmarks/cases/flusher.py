@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,11 @@ from benchmarks.bench import Bench, Entry, expect
 from benchmarks.contestant import Contestant
 from benchmarks.table import Table
 
-NAMES = ("flusher",)
 MIB = 1 << 10  # of ru_maxrss, which is in KiB
 
 
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
+def flusher(bench: Bench) -> Table:
     """Drain spools of two kinds of spans, and have peers encode and post the same."""
-    del names
     columns = (
         "spans a CPU s",
         "x OpenTelemetry",
@@ -40,7 +39,7 @@ def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
         "Of the others only encoding, compressing and posting of batches of 512 that are in memory.",
         "Spans a second: of the whole process, its start included; it runs at nice 10.",
     ]
-    return [table]
+    return table
 
 
 def _matched(bench: Bench, kind: str, is_llm: bool) -> list[dict[str, Any]]:
@@ -107,8 +106,6 @@ def _drained(bench: Bench, spans: int, options: dict[str, Any]) -> dict[str, Any
 
 
 def _flusher(environ: Mapping[str, str]) -> dict[str, float]:
-    import time
-
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("FALLOM_", "OTEL_"))}
     begun_s = time.monotonic()
     process = subprocess.Popen(
@@ -125,3 +122,6 @@ def _flusher(environ: Mapping[str, str]) -> dict[str, float]:
         "took_s": time.monotonic() - begun_s,
         "peak_mib": usage.ru_maxrss / MIB,
     }
+
+
+TABLES = {"flusher": flusher}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import os
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,36 +15,32 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench, expect
+from benchmarks.environments import MissingPeerError, interpreter_of
 from benchmarks.table import Table
 
-NAMES = ("host-times",)
 _ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 _WORKERS = "2"
 _DEADLINE_S = 60.0
 _SETTLE_S = 1.0  # the other worker may still load the application, and would miss the signal
 
 
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
-    """Measure what was asked for."""
-    assert names == NAMES
-    return [host_times(bench)]
-
-
 def host_times(bench: Bench) -> Table:
     """Start and stop each host by turns without and with fallom, which has no flusher yet."""
     columns = ("start ms", "with fallom", "differs by", "stop ms", "with it", "stops differ by")
-    table = Table("host-times", "Starting and stopping hosts, ms, medians", columns)
-    repeats = max(7, bench.repeats)
-    for name, module, command in _hosts():
-        if command is None or importlib.util.find_spec(module) is None:
-            bench.miss(f"{name}: is not installed beside fallom")
-            continue
+    table = Table("host_times", "Starting and stopping hosts, ms, medians", columns)
+    repeats = bench.sized(bench.repeats, 1)
+    try:
+        hosts = _hosts(interpreter_of("hosts"))
+    except MissingPeerError as error:
+        bench.miss(str(error))
+        hosts = []
+    for name, command in hosts:
         found: dict[str, list[tuple[float, float]]] = {"none": [], "fallom": []}
-        for repeat in range(repeats + 1):
+        for repeat in range(bench.sized(repeats + 1, repeats)):
             for kind in ("none", "fallom") if repeat % 2 else ("fallom", "none"):
-                took = _once(bench, name, command, kind)
-                if repeat:  # the first fills the caches of the disk
-                    found[kind].append(took)
+                found[kind].append(_once(bench, name, command, kind))
+        for each in found.values():
+            del each[:-repeats]  # the first fills the caches of the disk
         table.rows.append(_row(name, found))
     table.notes = [
         f"{repeats} repeats by turns, {_WORKERS} workers. Start: from the command to the first answer "
@@ -62,7 +56,7 @@ def _row(name: str, found: dict[str, list[tuple[float, float]]]) -> dict[str, An
     names = (("start ms", "with fallom", "differs by"), ("stop ms", "with it", "stops differ by"))
     for index, (bare, ours, differs) in enumerate(names):
         without, with_it = ([each[index] for each in found[kind]] for kind in ("none", "fallom"))
-        low, _, high = statistics.quantiles(without, n=4)
+        low, _, high = statistics.quantiles(without * 2, n=4)
         by = statistics.median(b - a for a, b in zip(without, with_it, strict=True))
         row[bare] = statistics.median(without)
         row[ours] = statistics.median(with_it)
@@ -70,26 +64,23 @@ def _row(name: str, found: dict[str, list[tuple[float, float]]]) -> dict[str, An
     return row
 
 
-def _hosts() -> list[tuple[str, str, Callable[[int], list[str]] | None]]:
-    binaries = Path(sys.executable).parent
-    uwsgi = binaries / "uwsgi"
-
+def _hosts(python: Path) -> list[tuple[str, Callable[[int], list[str]]]]:
     def gunicorn(port: int) -> list[str]:
         bind = f"--bind=127.0.0.1:{port}"
-        return [sys.executable, "-m", "gunicorn", "--workers", _WORKERS, bind, "web_app:app"]
+        return [str(python), "-m", "gunicorn", "--workers", _WORKERS, bind, "web_app:app"]
 
     def served(port: int) -> list[str]:
         given = f"--master --die-on-term --http11-socket 127.0.0.1:{port} --processes {_WORKERS}"
-        return [str(uwsgi), *given.split(), "--virtualenv", sys.prefix, "--module", "web_app:app"]
+        return [str(python.with_name("uwsgi")), *given.split(), "--module", "web_app:app"]
 
     def celery(_: int) -> list[str]:
         given = f"-A task_app worker --pool prefork --concurrency {_WORKERS} --loglevel INFO"
-        return [sys.executable, "-m", "celery", *given.split()]
+        return [str(python), "-m", "celery", *given.split()]
 
     return [
-        ("gunicorn", "gunicorn", gunicorn),
-        ("uWSGI", "fallom", served if uwsgi.exists() else None),
-        ("Celery, prefork", "celery", celery),
+        ("gunicorn", gunicorn),
+        ("uWSGI", served),
+        ("Celery, prefork", celery),
     ]
 
 
@@ -127,6 +118,9 @@ def _once(
             reader.thread.join(_DEADLINE_S)
             process.wait(_DEADLINE_S)
             ended = time.perf_counter()
+            if ours:
+                left = list(Path(ours["FALLOM_STATE_DIR"]).rglob("spool"))
+                expect(left, f"{name} was to run fallom and did not")
         finally:
             process.kill()
             process.wait()
@@ -160,3 +154,6 @@ def _answers(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+TABLES = {"host_times": host_times}

@@ -16,29 +16,22 @@ from typing import Any
 from benchmarks.bench import NOWHERE, Bench, Entry, expect
 from benchmarks.contestant import Contestant
 from benchmarks.environments import MissingPeerError, interpreter_of
-from benchmarks.table import Table, percentile
+from benchmarks.table import Table, distribution, percentile
 
-NAMES = ("web", "idle")
 WORKERS = 2
 CLIENTS = 2
 SPANS = 10  # a request, as the application has it
 _ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 
 
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
-    """Measure what was asked for."""
-    found = {"web": web, "idle": idle}
-    return [found[name](bench) for name in names]
-
-
 def web(bench: Bench) -> Table:
     """Ask a gunicorn, in turns: without tracing, with fallom while it drains, with OpenTelemetry."""
-    requests, backlog = bench.sized(1500, 300), bench.sized(100_000, 20_000)
+    requests, backlog = bench.sized(1500, 300), bench.sized(100_000, 8_000)
     ways = (("no tracing", "none", "fallom"), ("**fallom**, draining", "fallom", "fallom"),
             ("OpenTelemetry, its thread in the worker", "opentelemetry", "opentelemetry"))  # fmt: skip
     found: dict[str, list[list[float]]] = {name: [] for name, _, _ in ways}
     kept: dict[str, list[float]] = {name: [] for name, _, _ in ways}
-    for repeat in range(bench.sized(bench.repeats, 3)):
+    for repeat in range(bench.sized(bench.repeats, 2)):
         for name, kind, peer in ways[repeat % 3 :] + ways[: repeat % 3]:
             try:
                 took, share = _served(bench, kind, peer, requests, backlog)
@@ -66,7 +59,7 @@ def web(bench: Bench) -> Table:
         if "fallom" in name:
             expect(row["kept %"] == 100, f"only {row['kept %']:.1f} % arrived")
         table.rows.append(row)
-        table.curves[name] = [1000 * ms for ms in singles]
+        table.curves[name] = distribution([1000 * ms for ms in singles])
     table.notes = [
         f"{WORKERS} sync workers, {CLIENTS} clients that ask one request after the other, {requests} "
         f"requests a repeat, {SPANS} spans of 10 attributes a request. Beside fallom's requests its "
@@ -171,7 +164,7 @@ def _ask(port: int, requests: int) -> list[float]:
 
 def idle(bench: Bench) -> Table:
     """Leave workers alone for a minute, and look at what they used."""
-    seconds, workers = bench.sized(60, 10), 4
+    seconds, workers = bench.sized(60, 6), 4
     url = bench.receiver.url
     ours = bench.ours("process", url, FALLOM_LINGER="3600")
     kinds = (("**fallom**", "fallom", "fallom_now", {"delivered": True}, ours),
@@ -195,7 +188,7 @@ def idle(bench: Bench) -> Table:
             contestant.order("warm", calls=5)
         flusher = _flusher_of(ours["FALLOM_STATE_DIR"])
         groups["**fallom** flusher of the host"] = [flusher]
-        time.sleep(5)  # until what the recording set off is over
+        time.sleep(bench.sized(5, 3))  # until what the recording set off is over
         before = {name: _used(pids) for name, pids in groups.items()}
         time.sleep(seconds)
         after = {name: _used(pids) for name, pids in groups.items()}
@@ -242,3 +235,6 @@ def _used(pids: list[int]) -> tuple[int, int, int]:
             switches += int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
             threads += 1
     return cpu_ns, switches, threads
+
+
+TABLES = {"web": web, "idle": idle}

@@ -5,15 +5,7 @@ from __future__ import annotations
 from benchmarks.bench import Bench, Entry, expect
 from benchmarks.table import Table
 
-NAMES = ("models", "models_first", "prompts")
-FLOOR = "floor"
 SHARE_MIN, SHARE_MAX = 0.35, 0.65  # of the first variant of two even ones, over 256 sessions
-
-
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
-    """Measure what was asked for."""
-    found = {"models": models_warm, "models_first": models_first, "prompts": prompts}
-    return [found[name](bench) for name in names]
 
 
 def models_warm(bench: Bench) -> Table:
@@ -103,3 +95,6 @@ def prompts(bench: Bench) -> Table:
     for name, answers in told.items():
         expect(answers == told[entries[0].name] or "jinja2" in name, f"{name} rendered {answers}")
     return bench.table("prompts", "`prompts.get`, 5 variables", rounds, entries[0].name)
+
+
+TABLES = {"models": models_warm, "models_first": models_first, "prompts": prompts}

@@ -9,7 +9,6 @@ from benchmarks.bench import Bench, expect
 from benchmarks.scale import Load, Outage, batches_of_a_fleet, fetches_of_a_fleet
 from benchmarks.table import Table
 
-NAMES = ("scale", "fleet")
 OUTAGE = Outage(300, 900)
 DURATION_S = 1500
 INTERVAL_S = 30
@@ -19,11 +18,6 @@ SENT_SPAN_BYTES = (
 )
 SPOOLED_CALL_BYTES, SPOOLED_METRICS_BYTES = 1500, 350  # where `flusher` has not been measured
 PEAK_AFTER_MAX = 3.0  # of the mean before: then nobody would call it a herd
-
-
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
-    """Play the fleets, and calculate."""
-    return [fleet() if name == "fleet" else played(bench) for name in names]
 
 
 def played(bench: Bench) -> Table:
@@ -47,10 +41,8 @@ def played(bench: Bench) -> Table:
         row.update(zip(columns[1:], ratios(load), strict=True))
         expect(row["first minute after"] <= PEAK_AFTER_MAX, f"a herd after the outage: {row}")
         table.rows.append(row)
-        table.curves[name] = list(map(float, load.per_second))
-    table.curves["config API, all started in the same second"] = list(
-        map(float, started_at_once.per_second)
-    )
+        table.curves[name] = list(load.per_second)
+    table.curves["config API, all started in the same second"] = list(started_at_once.per_second)
     table.notes = [
         "Virtual time; schedule, jitter and backoff are the package's own. Peaks are of the busiest "
         "second, as multiples of the mean before the outage. Three listings a host each 30 s; a batch a "
@@ -66,7 +58,7 @@ def played(bench: Bench) -> Table:
     return table
 
 
-def fleet() -> Table:
+def fleet(_: Bench) -> Table:
     """Calculate what fleets ask of their servers, from the figures that the assumptions name."""
     columns = ("config API requests/s", "exposures/s", "spans/s", "collector MB/s", "spool an hour MiB",
                "fits 512 MiB")  # fmt: skip
@@ -109,3 +101,6 @@ def ratios(load: Load) -> list[float]:
     mean, start, end = load.mean(100, 300), int(OUTAGE.start_s), int(OUTAGE.end_s)
     times = ((100, start), (start, start + 60), (start + 60, end), (end, end + 60))
     return [load.peak(*each) / mean for each in times]
+
+
+TABLES = {"scale": played, "fleet": fleet}

@@ -8,14 +8,7 @@ from typing import Any
 from benchmarks.bench import Bench, Entry, expect
 from benchmarks.table import Table
 
-NAMES = ("snapshot", "propagation")
 USED = 10  # prompts that a worker uses, of however many there are
-
-
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
-    """Measure what was asked for."""
-    found = {"snapshot": snapshot, "propagation": propagation}
-    return [found[name](bench) for name in names]
 
 
 def snapshot(bench: Bench) -> Table:
@@ -60,17 +53,18 @@ def propagation(bench: Bench) -> Table:
         "fetches of a host",
     )
     table = Table("propagation", "From a publish to every worker of a host", columns)
+    publishes = bench.sized(bench.repeats, 3)
     for workers in (8, 64) if not bench.is_quick else (8, 16):
         entry = Entry(
             f"{workers} workers",
             *("fallom", "publishing", "propagation"),
             environ=bench.ours(),
-            options={"workers": workers, "publishes": bench.repeats},
+            options={"workers": workers, "publishes": publishes, "seconds": bench.sized(5, 3)},
         )
         with bench.contestants([entry]) as pairs:
             told = pairs[0][1].order("answers")
         expect(told["stale"] == 0, f"{told['stale']} calls after the publish had the old model")
-        expect(told["seen"] == workers * bench.repeats, f"{told['seen']} workers saw a publish")
+        expect(told["seen"] == workers * publishes, f"{told['seen']} workers saw a publish")
         took = sorted(told["took_ms"])
         table.rows.append(
             {
@@ -80,14 +74,18 @@ def propagation(bench: Bench) -> Table:
                 "next call ms p50": took[len(took) // 2],
                 "next call ms max": took[-1],
                 "fetches of a host": told["fetches"],
-                "publishes": bench.repeats,
+                "publishes": publishes,
             }
         )
     table.notes = [
         "Each worker calls `models.get` all 20 ms. Next call: how long that call takes which reads the "
         "new snapshot; all others read memory. Stale: calls that began after the publish and gave the "
         "old model.",
-        "Fetches: listings asked for in 5 s at an interval of 1 s by the one flusher of these workers "
-        "(three an interval). A peer that polls in each worker makes as many for each of them.",
+        f"Fetches: listings asked for in {bench.sized(5, 3)} s at an interval of 1 s by the one flusher "
+        "of these workers (three an interval). A peer that polls in each worker makes as many for each "
+        "of them.",
     ]
     return table
+
+
+TABLES = {"snapshot": snapshot, "propagation": propagation}

@@ -12,7 +12,6 @@ from benchmarks.bench import Bench, expect
 from benchmarks.environments import MissingPeerError, interpreter_of
 from benchmarks.table import Table
 
-NAMES = ("imports",)
 NOT_LOADED = ("requests", "google.protobuf", "filelock", "sqlite3", "diskcache")
 _MEASURED = """
 import json, os, resource, sys, time
@@ -58,11 +57,10 @@ ENTRIES = (
 )  # fmt: skip
 
 
-def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
+def imports(bench: Bench) -> Table:
     """Start each in turns, in new processes."""
-    del names
     found: dict[str, list[dict[str, Any]]] = {}
-    for repeat in range(bench.sized(bench.repeats, 3) + 1):
+    for repeat in range(bench.sized(bench.repeats, 2) + 1):
         for name, peer, load in ENTRIES:
             try:
                 told = _started(bench, peer, load)
@@ -102,7 +100,7 @@ def run(bench: Bench, names: tuple[str, ...]) -> list[Table]:
         "CPU of the whole process, user and system, its start included; *more*: than the interpreter "
         f"alone. A fallom worker has none of {', '.join(NOT_LOADED)} loaded: checked.",
     ]
-    return [table]
+    return table
 
 
 def _started(bench: Bench, peer: str, load: str) -> Any:
@@ -119,3 +117,6 @@ def _started(bench: Bench, peer: str, load: str) -> Any:
         cwd=bench.folder,
     )
     return json.loads(out.splitlines()[-1])
+
+
+TABLES = {"imports": imports}
