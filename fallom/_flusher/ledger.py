@@ -59,10 +59,11 @@ class Ledger:
         with self._lock:
             self._last_error = sentence
 
-    def clear_error(self) -> None:
-        """Say that what was wrong is over."""
+    def clear_error(self, of: str = "") -> None:
+        """Say that what was wrong is over; a sentence that does not begin with ``of`` stays."""
         with self._lock:
-            self._last_error = ""
+            if self._last_error is None or self._last_error.startswith(of):
+                self._last_error = ""
 
     @property
     def has_news(self) -> bool:

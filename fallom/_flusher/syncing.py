@@ -21,6 +21,8 @@ __all__ = ["SyncThread"]
 
 _logger = logging.getLogger("fallom")
 
+_OURS = "configs: "  # what this thread shows as the last error begins so
+
 
 class SyncThread:
     """Runs a ``Sync`` whenever it is due; ``run`` is the body of its thread."""
@@ -59,7 +61,7 @@ class SyncThread:
                 self._run()
                 is_told_to_stop = True
             except Exception as error:
-                self._ledger.say(f"sync: {type(error).__name__}: {error}", time.monotonic())
+                self._ledger.say(f"{_OURS}{type(error).__name__}: {error}", time.monotonic())
                 _logger.debug("sync failed", exc_info=True)
                 with contextlib.suppress(queue.Empty):
                     is_told_to_stop = self._inbox.get(timeout=1.0) is None
@@ -74,9 +76,11 @@ class SyncThread:
                 self._ledger.tally(Tally.CONFIG_FETCHES)
                 sync.run_once(now_s)
                 if sync.last_error:
-                    self._ledger.show(sync.last_error)  # it is in the log already
+                    self._ledger.show(_OURS + sync.last_error)  # it is in the log already
                 else:
                     self._page.set_synced(int(time.time()))
+                    if self._page.last_error().startswith(_OURS):  # also that of an earlier flusher
+                        self._ledger.clear_error(_OURS)
                 continue
             try:
                 wish = self._inbox.get(timeout=due_s - now_s)

@@ -75,3 +75,13 @@ def test_the_memory_of_what_was_said_is_bounded(caplog: pytest.LogCaptureFixture
     for number in range(1000):
         ledger.say(f"sentence {number}", 0.0)
     assert len(ledger._said) <= 200
+
+
+def test_what_is_over_takes_back_no_other_sentence() -> None:
+    ledger = Ledger()
+    ledger.say("traces: refused", 0.0)
+    ledger.clear_error("configs: ")
+    assert ledger.take()[2] == "traces: refused"
+    ledger.show("configs: no answer")
+    ledger.clear_error("configs: ")
+    assert ledger.take()[2] == ""

@@ -23,7 +23,7 @@ import pytest
 import fallom
 from fallom import trace
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import end_flushers, flusher_pids, wait_for
 from tests.support.scripts import ROOT
 
 SPANS = 30
@@ -235,3 +235,17 @@ def test_a_redirect_to_another_host_is_not_followed_and_keeps_everything(
     assert fallom.flush(40) == 0
     assert spans(cloud) == (SPANS, SPANS)
     assert os.environ.get("FALLOM_API_KEY") is None
+
+
+def test_a_fetch_that_failed_is_no_last_error_any_more_once_all_was_fetched(
+    cloud: LocalCloud, state_dir: Path
+) -> None:
+    cloud.fault("500,path=/configs")
+    fallom.init(sync_interval=0.2)
+    record()
+    wait_for(lambda: "500" in fallom.status()["last_error"], what="a fetch that failed")
+    end_flushers(state_dir)
+    assert "500" in fallom.status()["last_error"]
+    cloud.fault()
+    record()
+    wait_for(lambda: fallom.status()["last_error"] == "", what="the next flusher's fetch")
