@@ -33,6 +33,22 @@ def test_each_page_is_linked_from_the_map_or_a_page_behind_it() -> None:
     assert set(PAGES) - reached - apart == set()
 
 
+def test_the_decisions_are_numbered_without_a_gap_and_listed_with_their_titles_and_status() -> None:
+    files = sorted((DOCS / "adr").glob("0*.md"))
+    listed = re.findall(
+        r"^\| (\d+) \| \[(.+)\]\(([\w-]+\.md)\) \| (in force|superseded by .+) \|$",
+        (DOCS / "adr/index.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert [(int(number), name) for number, _, name, _ in listed] == [
+        (number, path.name) for number, path in enumerate(files, 1)
+    ]
+    for number, title, name, _ in listed:
+        assert name.startswith(f"{int(number):04}-")
+        first = (DOCS / "adr" / name).read_text(encoding="utf-8").splitlines()[0]
+        assert first == f"# {number}. {title}"
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_files_that_are_linked_from_outside_the_site_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
