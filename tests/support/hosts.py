@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 import psutil
+from gunicorn import config
 
 from tests.support.flushers import wait_for
 from tests.support.scripts import ROOT
@@ -345,6 +346,8 @@ class Kind:
 
 
 _BIN = f"{sys.prefix}/bin"
+# A thread of the master that would not be there without it; gunicorn has it from 25.1 on.
+_NO_CONTROL_SOCKET = ("--no-control-socket",) if hasattr(config, "ControlSocketDisable") else ()
 _GUNICORN = (
     sys.executable,
     "-m",
@@ -353,7 +356,7 @@ _GUNICORN = (
     "127.0.0.1:{port}",
     "--workers",
     "2",
-    "--no-control-socket",
+    *_NO_CONTROL_SOCKET,
 )
 _UWSGI = (
     os.environ.get("FALLOM_TEST_UWSGI", f"{_BIN}/uwsgi"),

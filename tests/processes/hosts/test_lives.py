@@ -258,7 +258,7 @@ def test_workers_of_another_user_than_the_one_that_loaded_the_application_delive
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
     monkeypatch.delenv("FALLOM_STATE_DIR")
-    kind = hosts.SYNC.with_options("user", "--preload", "--user", "nobody", "--no-control-socket")
+    kind = hosts.SYNC.with_options("user", "--preload", "--user", "nobody")
     test = HostTest(kind, cloud, shared, home)
     # Root's own directory is refused to nobody, so each of the two has one.
     with test.host(XDG_STATE_HOME=str(home), HOME=str(home)) as host:
