@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +48,15 @@ def _apart(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     CURRENT_PROMPT.set(None)
     if state_dir.exists():
         end_flushers(state_dir)
+    assert not _instrumented(), "the clients of this process are others' too; give them a process"
+
+
+def _instrumented() -> list[str]:
+    """Name the instrumentations that have changed a client library of this process."""
+    names = ("opentelemetry.instrumentation.genai.openai", "opentelemetry.instrumentation.openai")
+    loaded = {name: getattr(sys.modules.get(name), "OpenAIInstrumentor", None) for name in names}
+    return [
+        name
+        for name, make in loaded.items()
+        if make is not None and make().is_instrumented_by_opentelemetry
+    ]

@@ -49,9 +49,14 @@ class Election:
         )
 
     def win(self, wait_s: float) -> bool:
-        """Try to become the leader; blocks for at most ``wait_s``."""
+        """Try to become the leader; blocks for at most ``wait_s``.
+
+        Raises:
+            OSError: What stands in the lock's place is no file of ours, or cannot be opened.
+        """
         from filelock import Timeout
 
+        self._check()
         try:
             self._lock.acquire(timeout=wait_s)
         except Timeout:
@@ -59,6 +64,14 @@ class Election:
         self._identity = _identity_of(self._path)
         self._alive = _say_alive(self._directory)
         return True
+
+    def _check(self) -> None:
+        """Refuse a file of several names, which filelock truncates on Python 3.10."""
+        directory = open_directory(self._directory)
+        try:
+            open_file(directory, LEADER_LOCK, os.O_RDWR | os.O_CREAT).close()
+        finally:
+            directory.close()
 
     def is_won(self) -> bool:
         """Tell whether the lock is still the one that others see: the directory may be gone."""

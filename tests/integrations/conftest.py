@@ -13,18 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves the path
 from fake_provider import Provider, Recording, serving
 
 
-@pytest.fixture(autouse=True)
-def _bare_clients() -> None:
-    """Take away what instrumented the client libraries of this process before."""
-    for name in (
-        "opentelemetry.instrumentation.genai.openai",
-        "opentelemetry.instrumentation.openai",
-    ):
-        make = getattr(sys.modules.get(name), "OpenAIInstrumentor", None)
-        if make is not None and make().is_instrumented_by_opentelemetry:
-            make().uninstrument()
-
-
 @pytest.fixture
 def provider() -> Iterator[Provider]:
     with serving() as provider:

@@ -70,7 +70,7 @@ def test_two_users_on_one_host_have_each_their_own_state_and_flusher(
         code = f"""
 import os, time, fallom
 from fallom import trace
-import fallom._flusher.loop, fallom._flusher.http, diskcache, filelock, requests, idna
+import fallom._flusher.loop, fallom._flusher.http, diskcache, filelock, platformdirs, requests, idna
 import fallom._flusher.main as flusher
 from fallom._core.settings import resolve_settings
 from fallom._flusher.http import Http
