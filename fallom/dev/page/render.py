@@ -1,7 +1,7 @@
 """``Pages``: templates to answers, under the page's policy. The one door to the browser.
 
 Every value is escaped (autoescape) and made inert (``finalize``); there is no ``|safe`` in a template, and
-markup is only made where the drawings are (``plots``, ``inert``). The policy lets the browser load one
+markup is only made where the drawings are (``plots``). The policy lets the browser load one
 script and one style sheet, both named with this answer's nonce, and talk to this server alone.
 """
 
