@@ -54,13 +54,24 @@ def main() -> int:
     )
     for file in files:
         name, lines = file.stem, json.loads(file.read_text())["curves"]
+        if name == "profile":
+            for path, counts in lines.items():
+                _save(
+                    profile(counts),
+                    f"where the instructions of {path} go",
+                    folder / f"profile-{path}.svg",
+                )
+            continue
         draw = {"processes": processes, "scale": fleet, "snapshot": snapshot}.get(name, latencies)
-        figure = draw(lines)
-        figure.suptitle(TITLES.get(name, name.replace("_", " ")), color=INK, x=0.01, ha="left")
-        figure.tight_layout()
-        figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
-        plt.close(figure)
+        _save(draw(lines), TITLES.get(name, name.replace("_", " ")), folder / f"{name}.svg")
     return 0
+
+
+def _save(figure: plt.Figure, title: str, file: Path) -> None:
+    figure.suptitle(title, color=INK, x=0.01, ha="left")
+    figure.tight_layout()
+    figure.savefig(file, transparent=True, metadata={"Date": None})
+    plt.close(figure)
 
 
 def latencies(lines: dict[str, list[float]]) -> plt.Figure:
@@ -140,6 +151,29 @@ def snapshot(lines: dict[str, list[float]]) -> plt.Figure:
         axes.title.set_color(INK)
         axes.set_ylim(0, max(values) * 1.2)
         axes.grid(color=INK, alpha=0.2)
+    return figure
+
+
+def profile(counts: dict[str, dict[str, float]]) -> plt.Figure:
+    """Draw bars of what functions do themselves: in C, coloured by library, and in Python."""
+    figure, all_axes = plt.subplots(1, 2, figsize=(13, 4.6))
+    for axes, (what, by_name) in zip(all_axes, counts.items(), strict=True):
+        total = sum(by_name.values()) or 1
+        groups = [
+            name.rpartition("(")[2] if "(" in name else name.split(".")[0] for name in by_name
+        ]
+        colours = dict(zip(dict.fromkeys(groups), COLOURS * 2, strict=False))
+        axes.barh(
+            range(len(by_name)),
+            [100 * count / total for count in by_name.values()],
+            color=[INK if name == "all others" else colours[group]
+                   for name, group in zip(by_name, groups, strict=True)],
+        )  # fmt: skip
+        axes.set_yticks(range(len(by_name)), by_name, fontsize=8)
+        axes.invert_yaxis()
+        axes.set(xlabel="%", title=f"{total:,.0f} {what}")
+        axes.title.set_color(INK)
+        axes.grid(color=INK, alpha=0.2, axis="x")
     return figure
 
 

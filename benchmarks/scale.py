@@ -1,14 +1,15 @@
 """A fleet in virtual time: thousands of hosts that fetch and send, through an outage and after.
 
-Nothing of the schedule is modelled: every host is a real ``Sync`` with its jitter and backoff, and a lane
-that asks the real ``judge`` and ``backoff_s`` how long to wait; only clock, network and snapshot are
-stand-ins. What comes out is how many requests a second the servers see.
+Of the fetches nothing is modelled: every host is a real ``Sync`` with its jitter and backoff; only clock,
+network and snapshot are stand-ins. A lane is a model of a few lines, with the package's own ticks, batches
+and ``backoff_s``. What comes out is how many requests and spans a second the servers see.
 """
 
 from __future__ import annotations
 
 import heapq
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,14 @@ from typing import Any
 from fallom._core.outcome import Verdict, backoff_s, judge
 from fallom._core.settings import Settings
 from fallom._flusher.http import NetworkError, Request, Response
+from fallom._flusher.ship import TICK_S, LaneLimits
 from fallom._flusher.sync import Sync
+from fallom._flusher.window import BATCHES_MAX
 from fallom._snapshot.manifest import Manifest
 
-__all__ = ["Load", "Outage", "batches_of_a_fleet", "fetches_of_a_fleet"]
+__all__ = ["Load", "Outage", "fetches_of_a_fleet", "spans_of_a_fleet"]
+
+ROUND_TRIP_S = 0.05  # of a batch; an assumption
 
 _ETAG = '"same"'
 _BODIES = {
@@ -146,25 +151,40 @@ def fetches_of_a_fleet(
     return Load(server.per_second[: int(duration_s)])
 
 
-def batches_of_a_fleet(
-    hosts: int, duration_s: float, outage: Outage, batch_every_s: float = 10.0, seed: int = 1
-) -> Load:
-    """Give the load on the collectors: a batch a host and ``batch_every_s``, retried as a lane does."""
+def spans_of_a_fleet(
+    hosts: int, duration_s: float, outage: Outage, spans_s: float = 60.0, seed: int = 1
+) -> tuple[Load, Load]:
+    """Give the load on the collectors: requests, and spans, of hosts that record evenly.
+
+    As a lane does: a look each tick, all that has come since in one batch or, of a backlog, in several at
+    a time; while the collectors are out one batch is tried again and again.
+    """
     clock, chance = _Clock(), random.Random(seed)
-    per_second = [0] * (int(duration_s) + 1)
+    requests, spans = ([0] * (int(duration_s) + 1) for _ in range(2))
     attempts = [0] * hosts
+    sent_until_s = [0.0] * hosts
+    items_max = LaneLimits().items_max
 
     def run(host: int) -> float:
-        per_second[int(clock.now_s)] += 1
-        outcome = judge(503 if outage.covers(clock.now_s) else 200, {}, attempts[host], clock.now_s)
-        if outcome.verdict is Verdict.ACCEPTED:
-            attempts[host] = 0
-            return clock.now_s + batch_every_s * chance.uniform(0.8, 1.2)
-        attempts[host] += 1
-        return clock.now_s + backoff_s(attempts[host] - 1, chance.random())
+        now_s, second = clock.now_s, int(clock.now_s)
+        if outage.covers(now_s):
+            requests[second] += 1
+            outcome = judge(503, {}, attempts[host], now_s)
+            assert outcome.verdict is Verdict.RETRY
+            attempts[host] += 1
+            return now_s + ROUND_TRIP_S + backoff_s(attempts[host] - 1, chance.random())
+        waiting = int((now_s - sent_until_s[host]) * spans_s)
+        room = 1 if attempts[host] else BATCHES_MAX
+        batches = min(room, math.ceil(waiting / items_max))
+        sent = min(waiting, batches * items_max)
+        requests[second] += batches
+        spans[second] += sent
+        attempts[host] = 0
+        sent_until_s[host] += sent / spans_s
+        return now_s + ROUND_TRIP_S + (0.0 if waiting > sent else TICK_S)
 
-    _play(clock, hosts, duration_s, lambda: chance.uniform(0, batch_every_s), run)
-    return Load(per_second[: int(duration_s)])
+    _play(clock, hosts, duration_s, lambda: chance.uniform(0, 1), run)
+    return Load(requests[: int(duration_s)]), Load(spans[: int(duration_s)])
 
 
 def _play(

@@ -22,7 +22,7 @@ class Table:
     columns: Sequence[str]  # of rows, in the order of the Markdown; other fields are in the JSON
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    curves: dict[str, list[float]] = field(default_factory=dict)  # for the plots
+    curves: dict[str, Any] = field(default_factory=dict)  # for the plots
     about: dict[str, Any] = field(default_factory=dict)  # when, where and of what it was measured
 
     def row(self, name: str) -> dict[str, Any]:
