@@ -29,7 +29,10 @@ REMEMBERED_BYTES_MAX = 256  # of one pair; longer ones are hardly ever the same
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 _DOUBLE = struct.Struct("<Bd")
 _TRUE, _FALSE = b"\x10\x01", b"\x10\x00"
-_SHORT_TEXT = [bytes((length + 2, 0x0A, length)) for length in range(126)]  # both lengths, one byte
+_FLOAT = struct.Struct("<d").pack
+_DOUBLE_BYTES = 8
+# The keys and lengths before a text whose lengths are of one byte.
+_SHORT_TEXT = [bytes((0x12, length + 2, 0x0A, length)) for length in range(126)]
 
 
 class AttributeEncoder:
@@ -38,10 +41,11 @@ class AttributeEncoder:
     def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
         """Start with nothing remembered."""
         self._remembered_max = remembered_max
-        # By name and value. Texts and numbers apart, because 1 and True are equal as keys.
-        self._texts: dict[tuple[str, str], bytes] = {}
+        # By name and value. Numbers apart from all others, because 1 and True are equal as keys.
+        self._pairs: dict[tuple[str, Any], bytes] = {}
         self._numbers: dict[tuple[str, int], bytes] = {}
         self._names: dict[str, bytes] = {}
+        self._floats: dict[str, bytes] = {}  # all of a pair but the eight bytes of the number
 
     def fields(self, key: bytes, attributes: Mapping[Any, Any]) -> bytes:
         """Give a repeated field of ``KeyValue`` messages; what is None is left out.
@@ -51,41 +55,73 @@ class AttributeEncoder:
             attributes: Whatever msgpack can hold. A name becomes text, and so does a value that OTLP
                 does not have.
         """
-        texts, numbers = self._texts, self._numbers
+        known, numbers, floats = self._pairs, self._numbers, self._floats
         pairs = [b""]
         for name, value in attributes.items():
             kind = type(value)
             if kind is str:
-                pair = texts.get((name, value))
+                # A long text does not recur, and to look it up is to hash all of it.
+                pair = known.get((name, value)) if len(value) <= REMEMBERED_BYTES_MAX else None
                 pairs.append(pair if pair is not None else self._text_pair(name, value))
             elif kind is int:
                 pair = numbers.get((name, value))
                 pairs.append(pair if pair is not None else self._number_pair(name, value))
+            elif kind is float:
+                head = floats.get(name)
+                pairs.append((head if head is not None else self._float_head(name)) + _FLOAT(value))
             elif value is not None:
-                pairs.append(self._pair(name, field(b"\x12", _any_value(value))))
+                pairs.append(self._other_pair(name, value))
         return key.join(pairs)
 
     def _text_pair(self, name: Any, value: str) -> bytes:
         text = value.encode("utf-8", "replace")
-        length = len(text)
+        named, length = self._named(name), len(text)
         if length < len(_SHORT_TEXT):
-            pair = self._pair(name, b"".join((b"\x12", _SHORT_TEXT[length], text)))
+            head = _SHORT_TEXT[length]
         else:
-            pair = self._pair(name, field(b"\x12", field(b"\x0a", text)))
+            inner = b"".join((b"\x0a", varint(length)))
+            head = b"".join((b"\x12", varint(len(inner) + length), inner))
+        pair = b"".join((varint(len(named) + len(head) + length), named, head, text))
         if len(pair) <= REMEMBERED_BYTES_MAX and type(name) is str:
-            self._make_room(self._texts)
-            self._texts[name, value] = pair
+            self._make_room(self._pairs)
+            self._pairs[name, value] = pair
         return pair
 
     def _number_pair(self, name: Any, value: int) -> bytes:
-        pair = self._pair(name, field(b"\x12", _any_value(value)))
+        pair = self._pair(name, _any_value(value))
         if len(pair) <= REMEMBERED_BYTES_MAX and type(name) is str:
             self._make_room(self._numbers)
             self._numbers[name, value] = pair
         return pair
 
+    def _float_head(self, name: Any) -> bytes:
+        head = self._pair(name, _any_value(0.0))[:-_DOUBLE_BYTES]
+        if len(head) <= REMEMBERED_BYTES_MAX and type(name) is str:
+            self._make_room(self._floats)
+            self._floats[name] = head
+        return head
+
+    def _other_pair(self, name: Any, value: Any) -> bytes:
+        kind = type(value)
+        is_texts = kind in (list, tuple) and all(type(each) is str for each in value)
+        key = (name, tuple(value)) if is_texts else (name, value)
+        if not (is_texts or kind is bool) or type(name) is not str:
+            return self._pair(name, _any_value(value))
+        pair = self._pairs.get(key)
+        if pair is None:
+            pair = self._pair(name, _any_value(value))
+            if len(pair) <= REMEMBERED_BYTES_MAX:
+                self._make_room(self._pairs)
+                self._pairs[key] = pair
+        return pair
+
     def _pair(self, name: Any, value: bytes) -> bytes:
         """Give a ``KeyValue`` behind its length."""
+        named, held = self._named(name), field(b"\x12", value)
+        return b"".join((varint(len(named) + len(held)), named, held))
+
+    def _named(self, name: Any) -> bytes:
+        """Give the field of a name."""
         named = self._names.get(name) if type(name) is str else None
         if named is None:
             text = utf8(name)
@@ -93,7 +129,7 @@ class AttributeEncoder:
             if len(named) <= REMEMBERED_BYTES_MAX and type(name) is str:
                 self._make_room(self._names)
                 self._names[name] = named
-        return b"".join((varint(len(named) + len(value)), named, value))
+        return named
 
     def _make_room(self, remembered: dict[Any, bytes]) -> None:
         """Forget all where it is full: what recurs is back at once, and no order has to be kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from fallom._core.settings import Settings, is_hosted
 from fallom._flusher.credentials import key_headers, traces_headers
@@ -72,13 +73,18 @@ def channels_of(
 
 
 def _timed(deliver: Delivery, ledger: Ledger) -> Delivery:
-    """Give the same way to deliver, with its time counted."""
+    """Give the same way to deliver, with the time of the exchanges counted."""
 
-    def timed(items: list[Item], attempt: int, now_unix_s: float) -> Result:
-        started_s = time.monotonic()
-        result = deliver(items, attempt, now_unix_s)
-        if result.requests:
-            ledger.tally(Tally.DELIVERY_MS, int((time.monotonic() - started_s) * 1e3))
-        return result
+    def begin(items: list[Item], attempt: int, now_unix_s: float) -> Callable[[], Result]:
+        exchange = deliver.begin(items, attempt, now_unix_s)
 
-    return timed
+        def timed() -> Result:
+            started_s = time.monotonic()
+            result = exchange()
+            if result.requests:
+                ledger.tally(Tally.DELIVERY_MS, int((time.monotonic() - started_s) * 1e3))
+            return result
+
+        return timed
+
+    return Delivery(begin)

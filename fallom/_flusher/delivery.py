@@ -83,9 +83,25 @@ class Result:
         self.requests += later.requests
 
 
-Delivery = Callable[[list[Item], int, float], Result]  # items, attempt, unix time
+Begin: TypeAlias = "Callable[[list[Item], int, float], Callable[[], Result]]"
 Ask: TypeAlias = "Callable[[list[Item]], Outcome]"
 MasksInForce: TypeAlias = "Callable[[], Callable[[Span], Span] | None]"
+
+
+class Delivery:
+    """A way to post batches: what is to be computed first, then the exchange with the server.
+
+    Two steps, so that the exchanges of several batches can wait for their answers in threads while one
+    thread computes: several that compute at once only stand in each other's way.
+    """
+
+    def __init__(self, begin: Begin) -> None:
+        """Take what computes: of records, how often they were tried, and the unix time."""
+        self.begin = begin
+
+    def __call__(self, items: list[Item], attempt: int, now_unix_s: float) -> Result:
+        """Post records, and give what became of them."""
+        return self.begin(items, attempt, now_unix_s)()
 
 
 def deliver_otlp(
@@ -110,39 +126,46 @@ def deliver_otlp(
 
     encoder = TraceEncoder()
 
-    def post(spans: list[Any], attempt: int, now_unix_s: float, result: Result) -> Outcome:
-        body = gzip.compress(encoder.encode(spans), _GZIP_LEVEL, mtime=0)
-        request = Request("POST", endpoint, headers, body, EXCHANGE_DEADLINE_S)
-        outcome, answer = _exchange(http, request, attempt, now_unix_s)
-        result.requests += 1
-        if outcome.verdict is Verdict.ACCEPTED:
-            rejected, message = partial_success(answer)
-            rejected = min(rejected, len(spans))
-            result.accepted += len(spans) - rejected
-            result.rejected += rejected
-            result.message = message or result.message
-        return outcome
-
-    def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
+    def begin(items: list[Item], attempt: int, now_unix_s: float) -> Callable[[], Result]:
         result = Result()
         spans = _spans(items, masks(), result)
+        readable = [item for item in items if id(item) in spans]
+
+        def body_of(some: list[Item]) -> bytes:
+            encoded = encoder.encode([spans[id(item)] for item in some])
+            return gzip.compress(encoded, _GZIP_LEVEL, mtime=0)
+
+        def post(body: bytes, count: int) -> Outcome:
+            request = Request("POST", endpoint, headers, body, EXCHANGE_DEADLINE_S)
+            outcome, answer = _exchange(http, request, attempt, now_unix_s)
+            result.requests += 1
+            if outcome.verdict is Verdict.ACCEPTED:
+                rejected, message = partial_success(answer)
+                rejected = min(rejected, count)
+                result.accepted += count - rejected
+                result.rejected += rejected
+                result.message = message or result.message
+            return outcome
 
         def ask(some: list[Item]) -> Outcome:
-            return post([spans[id(item)] for item in some], attempt, now_unix_s, result)
+            return post(body_of(some), len(some))
 
-        readable = [item for item in items if id(item) in spans]
-        if not readable:
+        def exchange() -> Result:
+            outcome = post(body, len(readable))
+            if outcome.verdict is Verdict.SPLIT and len(readable) >= PROBED_FROM:
+                outcome = _probe(readable, outcome, ask)
+            if outcome.verdict is Verdict.SPLIT:
+                _isolate(readable, outcome, ask, result)
+            elif outcome.verdict is not Verdict.ACCEPTED:
+                result.outcome, result.unsent = outcome, readable
             return result
-        outcome = ask(readable)
-        if outcome.verdict is Verdict.SPLIT and len(readable) >= PROBED_FROM:
-            outcome = _probe(readable, outcome, ask)
-        if outcome.verdict is Verdict.SPLIT:
-            _isolate(readable, outcome, ask, result)
-        elif outcome.verdict is not Verdict.ACCEPTED:
-            result.outcome, result.unsent = outcome, readable
-        return result
 
-    return deliver
+        if not readable:
+            return lambda: result
+        body = body_of(readable)
+        return exchange
+
+    return Delivery(begin)
 
 
 def deliver_json(
@@ -192,17 +215,17 @@ def deliver_json(
         _ask_again(doubted, ask, result)
         return result
 
-    return deliver
+    return Delivery(lambda *batch: lambda: deliver(*batch))
 
 
 def withhold(reason: str, status: int = 0) -> Delivery:
     """Give the way in which nothing is posted, and everything kept; as if that status had been answered."""
 
-    def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
+    def begin(items: list[Item], attempt: int, now_unix_s: float) -> Callable[[], Result]:
         del attempt, now_unix_s
-        return Result(unsent=items, outcome=Outcome(Verdict.PAUSE, reason, status))
+        return lambda: Result(unsent=items, outcome=Outcome(Verdict.PAUSE, reason, status))
 
-    return deliver
+    return Delivery(begin)
 
 
 def exposure_body(item: Item) -> dict[str, Any]:

@@ -27,6 +27,7 @@ __all__ = ["USER_AGENT", "Http", "NetworkError", "Request", "Response"]
 
 USER_AGENT = f"fallom-python/{__version__}"
 ANSWER_BYTES_MAX = 4 << 20  # the OTLP specification asks for a bound and names 4 MiB
+CONNECTIONS_KEPT = 16  # to one host: as many as all lanes together may use at once
 _CHUNK_BYTES = 1 << 16
 _TLS_ADVICE = "mend the certificate, or name its authority by REQUESTS_CA_BUNDLE"
 _CONNECT_TIMEOUT_S = 5.0  # guess, not measured: three SYN retries take 7 s
@@ -80,6 +81,7 @@ class Http:
 
         self._requests = requests
         self._local = threading.local()
+        self._session = _new_session(self._local)
 
     def send(self, request: Request) -> Response:
         """Do one exchange; blocks for at most ``request.deadline_s`` and a little.
@@ -108,7 +110,7 @@ class Http:
 
     def _exchange(self, request: Request, give_up_at: float, abort: _Abort) -> Response:
         self._local.abort = abort
-        answer = self._session().request(
+        answer = self._session.request(
             request.method,
             request.url,
             data=request.body,
@@ -132,15 +134,9 @@ class Http:
                 raise
             return Response(answer.status_code, headers, body)
 
-    def _session(self) -> Any:
-        session = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = _new_session(self._local)
-        return session
-
 
 def _new_session(local: threading.local) -> Any:
-    """Make a session whose connections show their socket to the abort of the current exchange."""
+    """Make a session whose connections show their socket to the abort of their thread's exchange."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -179,7 +175,7 @@ def _new_session(local: threading.local) -> Any:
 
     session = Session()
     for prefix in ("http://", "https://"):
-        session.mount(prefix, Adapter(pool_maxsize=1, max_retries=0))
+        session.mount(prefix, Adapter(pool_maxsize=CONNECTIONS_KEPT, max_retries=0))
     # Off: netrc, and whatever else the environment says. The CA file, and the proxies (see _proxies),
     # are what users do expect to be read from there.
     session.trust_env = False

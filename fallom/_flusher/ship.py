@@ -1,9 +1,9 @@
 """A lane: the thread that carries the records of one destination from the spool to its target.
 
-While the target takes what it gets, a few batches are in flight (``window``); after anything else one,
-until that is taken. A batch is accepted in the heads of its segments when every record of it, and of those
-before it, is with the server, in ``dead/``, or counted; a flusher that dies before sends those in flight
-again. A lane that has to wait holds back no other.
+While the target takes what it gets, and its time for it, a few batches are in flight (``window``); after
+anything else one, until that is taken. A batch is accepted in the heads of its segments when every record
+of it, and of those before it, is with the server, in ``dead/``, or counted; a flusher that dies before
+sends those in flight again. A lane that has to wait holds back no other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,7 +90,7 @@ class Lane:
         self._wake = threading.Event()
         self._turned_off = False
         self._tidied_s = 0.0
-        self._window = Window(lambda items: self._post(items, 0), self.name)
+        self._window = Window(lambda items: self._begin(items, 0), self.name)
         self._is_healthy = False  # the target took the whole of the last batch
         self._is_trusted = False  # the target took something, and since then refused no lone record
         self.progress_s = time.monotonic()  # when something was last accepted
@@ -170,7 +171,8 @@ class Lane:
     def _send_more(self, now_ns: int) -> None:
         """Send what there is, as far as the window has room."""
         batches: list[Batch] = []
-        room = (self._channel.batches_max if self._is_healthy else 1) - len(self._window)
+        is_many = self._is_healthy and self._window.pays
+        room = (self._channel.batches_max if is_many else 1) - len(self._window)
         size = self._window.size()
         with self.gathering:
             self._reader.refresh(now_ns)
@@ -218,7 +220,7 @@ class Lane:
                 pending = self._still_wanted(pending, batch.pieces)
                 attempt += 1
             now, pending = self._cut(pending)
-            result = self._post(now, attempt)
+            result = self._begin(now, attempt)()
         self.paused_until_unix_s = 0.0
         if not all(self._buried(item, outcome) for item, outcome in guilty):
             return False
@@ -239,7 +241,7 @@ class Lane:
             nonlocal is_taking
             if self._stop.is_set():
                 return Result(unsent=items, outcome=_LEAVING)
-            found = self._post(items, attempt)
+            found = self._begin(items, attempt)()
             self._count(found, attempt)
             is_taking = is_taking or found.taken > 0
             if is_taking:  # to find the guilty is progress as well
@@ -265,10 +267,10 @@ class Lane:
                 return items[:number], items[number:]
         return items, []
 
-    def _post(self, items: list[Item], attempt: int) -> Result:
+    def _begin(self, items: list[Item], attempt: int) -> Callable[[], Result]:
         if not items or self._turned_off:
-            return Result(unsent=items)
-        return self._channel.deliver(items, attempt, time.time())
+            return lambda: Result(unsent=items)
+        return self._channel.deliver.begin(items, attempt, time.time())
 
     def _count(self, result: Result, attempt: int) -> None:
         self._ledger.tally(Tally.BATCHES_SENT, result.requests)

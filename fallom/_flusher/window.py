@@ -1,12 +1,14 @@
 """The window: the batches of one lane that are on their way to its target, the oldest first.
 
-A lone batch is posted by the lane's own thread. Where several wait, each has a thread of a small pool, so
-that a backlog is not bound to one batch for each round trip. Their answers are taken in the order in which
-they were read, so that what is accepted of a segment is always a prefix of it.
+A lone batch is posted by the lane's own thread. Where several wait for a server that takes its time, that
+thread encodes them, and each has one of a small pool for its exchange, so that a backlog is not bound to
+one batch for each round trip. Their answers are taken in the order in which they were read, so that what is
+accepted of a segment is always a prefix of it.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,6 +20,9 @@ from fallom._spool.reader import Item, Piece
 __all__ = ["BATCHES_MAX", "BYTES_MAX", "Batch", "Window"]
 
 BATCHES_MAX = 4  # what a flusher that is killed had sent in vain, at most
+# An answer that takes less is not worth it: a batch takes twice as long to encode, and threads beside that
+# cost a tenth of the CPU more.
+SLOW_ANSWER_S = 0.02
 BYTES_MAX = 8 << 20  # of all of them, as spooled: each is held decoded, encoded and compressed
 
 
@@ -45,15 +50,21 @@ class Batch:
 class Window:
     """What is on its way; for the lane's thread."""
 
-    def __init__(self, deliver: Callable[[list[Item]], Result], name: str) -> None:
-        """Start no thread yet; ``deliver`` is called by several at once."""
-        self._deliver = deliver
+    def __init__(self, begin: Callable[[list[Item]], Callable[[], Result]], name: str) -> None:
+        """Start no thread yet; see ``Delivery.begin``."""
+        self._begin = begin
         self._name = name
         self._pool: ThreadPoolExecutor | None = None
         self._sent: deque[tuple[Batch, Future[Result] | None]] = deque()
+        self._took_s = 0.0  # the last exchange
 
     def __len__(self) -> int:
         return len(self._sent)
+
+    @property
+    def pays(self) -> bool:
+        """Whether waiting for answers is what sets the pace, and not the computing of requests."""
+        return self._took_s >= SLOW_ANSWER_S
 
     def size(self) -> int:
         """Give the bytes of all batches."""
@@ -71,12 +82,20 @@ class Window:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(BATCHES_MAX, f"fallom-{self._name}")
         for batch in batches:
-            self._sent.append((batch, self._pool.submit(self._deliver, batch.items)))
+            self._sent.append((batch, self._pool.submit(self._timed, self._begin(batch.items))))
 
     def answer(self) -> tuple[Batch, Result]:
         """Take out the oldest batch; give it, and what became of it, once that is known."""
         batch, exchange = self._sent.popleft()
-        return batch, self._deliver(batch.items) if exchange is None else exchange.result()
+        if exchange is None:
+            return batch, self._timed(self._begin(batch.items))
+        return batch, exchange.result()
+
+    def _timed(self, exchange: Callable[[], Result]) -> Result:
+        started_s = time.monotonic()
+        result = exchange()
+        self._took_s = time.monotonic() - started_s
+        return result
 
     def clear(self) -> None:
         """Forget all batches, when the exchanges under way are over."""

@@ -46,7 +46,7 @@ def test_what_is_remembered_is_bounded_in_number_and_size() -> None:
         long = "x" * REMEMBERED_BYTES_MAX
         many: dict[Any, Any] = {"n": number, f"name {number}": "v", "t": f"{number}"}
         encoder.fields(FIELD_1, {**many, "long": f"{long}{number}", f"{long}{number}": 1})
-    kept = [*encoder._texts.values(), *encoder._numbers.values(), *encoder._names.values()]
+    kept = [*encoder._pairs.values(), *encoder._numbers.values(), *encoder._names.values()]
     assert len(kept) <= 30
     assert max(map(len, kept)) <= REMEMBERED_BYTES_MAX
 

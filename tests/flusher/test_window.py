@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fallom._flusher import ship as ship_module
+from fallom._flusher import window
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import deliver_otlp
 from fallom._flusher.http import Http, Request
@@ -25,8 +26,10 @@ PATIENCE_S = 20.0
 
 
 @pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+def _slow_and_quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever time an answer takes is long."""
     caplog.set_level(logging.CRITICAL, "fallom")
+    monkeypatch.setattr(window, "SLOW_ANSWER_S", 0.0)
 
 
 class Open:
@@ -125,6 +128,23 @@ def test_after_a_failure_one_batch_is_sent_at_a_time_until_it_is_taken(
     assert alone[: 2 + BATCHES_MAX] == [1] * (2 + BATCHES_MAX)
     assert ship.tallies[Tally.SPANS_ACCEPTED] == 40
     assert left(spool) == 0
+
+
+def test_a_server_that_answers_at_once_has_one_batch_at_a_time(
+    spool: File, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(spool, *range(1, 41))
+    monkeypatch.setattr(window, "SLOW_ANSWER_S", 3600.0)
+    exchanges = Open()
+
+    def reply(request: Request) -> int:
+        with exchanges:
+            return 200
+
+    ship = Ship(spool, dead, reply, items_max=4)
+    ship.run()
+    assert (exchanges.most, exchanges.count) == (1, 10)
+    assert ship.lane._window._pool is None, "and needs no thread for it"
 
 
 def test_large_batches_in_flight_are_bounded_by_their_bytes(

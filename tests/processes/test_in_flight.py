@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 import fallom
 from fallom import trace
 from fallom._flusher.ship import LaneLimits
-from fallom._flusher.window import BATCHES_MAX
+from fallom._flusher.window import BATCHES_MAX, SLOW_ANSWER_S
 from tests.support.flushers import wait_for
 from tests.support.raw_server import RawServer, answer
 from tests.support.scripts import ROOT
@@ -51,6 +52,7 @@ class Receiver:
         self.came.append((number, Counter(span.span_id for span in spans)))
         if number >= self.accepted:
             self.may_answer.wait()
+        time.sleep(2 * SLOW_ANSWER_S)
         connection.sendall(answer(200))
 
 

@@ -21,7 +21,7 @@ from fallom._core.settings import Settings, resolve_settings
 from fallom._core.span import metrics_of
 from fallom._flusher import ship
 from fallom._flusher.dead import DeadLetters
-from fallom._flusher.delivery import Result
+from fallom._flusher.delivery import Delivery, Result
 from fallom._flusher.election import Election
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.ship import Channel, Lane, LaneLimits
@@ -173,16 +173,16 @@ def _lane(
     ledger: Ledger,
     say: Callable[[str], None],
 ) -> Lane:
-    def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Result:
+    def deliver(items: list[Item], attempt: int, now_unix_s: float) -> Callable[[], Result]:
         refused = Outcome(Verdict.SPLIT, "bad span", 400)
         good = [item for item in items if _session(item) != GUILTY]
         for item in good:
             say(f"got {_session(item)}")
         guilty = [(item, refused) for item in items if _session(item) == GUILTY]
-        return Result(accepted=len(good), guilty=guilty, requests=1)
+        return lambda: Result(accepted=len(good), guilty=guilty, requests=1)
 
     # One at a time: the sweep counts the system calls of one thread.
-    channel = Channel(Destination.METRICS, deliver, Tally.METRICS_ACCEPTED, batches_max=1)
+    channel = Channel(Destination.METRICS, Delivery(deliver), Tally.METRICS_ACCEPTED, batches_max=1)
     reader = _reader(settings, directory)
     return Lane(channel, reader, dead, ledger, LaneLimits(items_max=BATCH))
 
