@@ -23,7 +23,7 @@ from fallom._spool.segment import Destination, segment_names
 from fallom._spool.survey import marks_of
 from fallom._version import __version__
 
-__all__ = ["read_status", "status_of"]
+__all__ = ["drops_of", "flusher_of", "read_status", "status_of"]
 
 # What the flusher gave up of what was in the spool; the other reasons kept a record out of it.
 _LEFT_THE_SPOOL = ("oldest", "aged", "refused", "rejected", "exposures_off", "erased")
@@ -63,7 +63,7 @@ def status_of(
         pending: Drops of this process that are not in the page yet.
     """
     unix_ns = time.time_ns()
-    dropped, sampled_out = _dropped(place, pending)
+    dropped, sampled_out = drops_of(place, pending)
     sent = place.page.tallies() if place is not None else {}
     spool = _spool(place, settings, target_of, unix_ns)
     gone = sum(dropped.get(reason, 0) for reason in _LEFT_THE_SPOOL)
@@ -73,7 +73,7 @@ def status_of(
         "pid": os.getpid(),
         "namespace": namespace,
         "state_dir": place.directory.path if place is not None else None,
-        "flusher": _flusher(place, settings.flusher),
+        "flusher": flusher_of(place, settings.flusher),
         "snapshot": {
             "generation": info.generation,
             "age_s": info.age_s(unix_ns),
@@ -90,7 +90,8 @@ def status_of(
     }
 
 
-def _flusher(place: Place | None, mode: str) -> dict[str, Any]:
+def flusher_of(place: Place | None, mode: str) -> dict[str, Any]:
+    """Give the state of the flusher, as ``status_of`` has it."""
     if place is None:
         return {"mode": mode, "is_alive": False}
     page, now_ns = place.page, time.monotonic_ns()
@@ -204,7 +205,7 @@ def _dead(place: Place | None) -> dict[str, int]:
     return {"files": files, "bytes": total}
 
 
-def _dropped(place: Place | None, pending: Mapping[Drop, int]) -> tuple[dict[str, int], int]:
+def drops_of(place: Place | None, pending: Mapping[Drop, int]) -> tuple[dict[str, int], int]:
     """Give the drops by reason, and what sampling left out: as it was asked to, so no drop."""
     drops = place.page.drops() if place is not None else {}
     for drop, count in pending.items():

@@ -16,7 +16,6 @@ import threading
 import time
 from pathlib import Path
 from random import Random
-from types import TracebackType
 from typing import Final
 
 import fallom
@@ -70,12 +69,7 @@ class SampleTraffic:
         """Give itself; ``start`` starts the workers."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the workers and remove their files."""
         for process in self._processes:
             if process.stdin:

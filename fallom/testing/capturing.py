@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from fallom._context import CURRENT_PROMPT, CURRENT_SESSION
 from fallom._core.settings import Settings
-from fallom._core.span import exposure_of, metrics_of, span_of
 from fallom._diversion import diverted
 from fallom._host.place import Place
 from fallom._runtime import current
@@ -60,34 +59,19 @@ class Capture:
     @property
     def spans(self) -> list[CapturedSpan]:
         """The spans that ended so far, in the order in which they ended."""
-        self._read(
-            Destination.TRACES,
-            Kind.SPAN,
-            lambda record: captured_span(span_of(record)),
-            self._spans,
-        )
+        self._read(Destination.TRACES, Kind.SPAN, captured_span, self._spans)
         return list(self._spans)
 
     @property
     def metrics(self) -> list[CapturedMetrics]:
         """The calls of ``trace.span`` so far."""
-        self._read(
-            Destination.METRICS,
-            Kind.METRICS,
-            lambda record: captured_metrics(metrics_of(record)),
-            self._metrics,
-        )
+        self._read(Destination.METRICS, Kind.METRICS, captured_metrics, self._metrics)
         return list(self._metrics)
 
     @property
     def exposures(self) -> list[CapturedExposure]:
         """The assignments so far: one a session and config."""
-        self._read(
-            Destination.EXPOSURES,
-            Kind.EXPOSURE,
-            lambda record: captured_exposure(exposure_of(record)),
-            self._exposures,
-        )
+        self._read(Destination.EXPOSURES, Kind.EXPOSURE, captured_exposure, self._exposures)
         return list(self._exposures)
 
     def span(self, name: str | None = None) -> CapturedSpan:

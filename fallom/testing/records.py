@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fallom._core.span import Exposure, Metrics, Span, SpanKind, SpanStatus
+from fallom._core.span import SpanKind, SpanStatus, exposure_of, metrics_of, span_of
 
 __all__ = [
     "CapturedEvent",
@@ -159,8 +159,9 @@ class CapturedExposure:
     model: str
 
 
-def captured_span(span: Span) -> CapturedSpan:
-    """Give a recorded span's object."""
+def captured_span(record: Any) -> CapturedSpan:
+    """Give a span's object from its record."""
+    span = span_of(record)
     return CapturedSpan(
         name=span.name,
         kind=SpanKind(span.kind).name.lower(),
@@ -179,15 +180,17 @@ def captured_span(span: Span) -> CapturedSpan:
     )
 
 
-def captured_metrics(metrics: Metrics) -> CapturedMetrics:
-    """Give recorded metrics' object."""
+def captured_metrics(record: Any) -> CapturedMetrics:
+    """Give metrics' object from their record."""
+    metrics = metrics_of(record)
     return CapturedMetrics(
         metrics.config_key, metrics.session_id, dict(metrics.data), dict(metrics.attributes)
     )
 
 
-def captured_exposure(exposure: Exposure) -> CapturedExposure:
-    """Give a recorded exposure's object."""
+def captured_exposure(record: Any) -> CapturedExposure:
+    """Give an exposure's object from its record."""
+    exposure = exposure_of(record)
     return CapturedExposure(
         exposure.config_key, exposure.config_version, exposure.session_id, exposure.model
     )

@@ -216,7 +216,7 @@ def test_banner_has_the_lines_to_paste_and_ctrl_c_ends_it(tmp_path: Path) -> Non
     [
         (("--fault", "rest"), "did you mean 'reset'"),
         (("--host", "no.such.host.invalid"), "--host no.such.host.invalid"),
-        (("--db", "/proc/nowhere/x.db"), "--db /proc/nowhere/x.db"),
+        (("--port", "0", "--db", "/proc/nowhere/x.db"), "--db /proc/nowhere/x.db"),
         (("--port", "70000"), "70000"),
         (("nowhere",), "expected a directory"),
         (("--prot", "1"), "No such option"),

@@ -38,8 +38,8 @@ def test_sample_traffic_fills_the_page_and_leaves_nothing_behind(
             return found if found.sent.get("spans_accepted", 0) > 100 else None
 
         namespace = cloud.wait_for(sent)
-        assert namespace.is_alive
-        flusher = psutil.Process(namespace.pid)
+        assert namespace.flusher["is_alive"]
+        flusher = psutil.Process(namespace.flusher["pid"])
         cloud.terminate()
         assert not any(worker.is_running() for worker in workers)
         psutil.wait_procs([flusher], timeout=30)

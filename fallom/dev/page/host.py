@@ -10,17 +10,17 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fallom._core.settings import Settings, resolve_settings
 from fallom._flusher.dead_reading import letters_of
 from fallom._flusher.targets import target_hashes
-from fallom._host.control import ControlPage, Drop
+from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory, namespaces_of
 from fallom._host.place import Place
-from fallom._host.versions import unpack_version
 from fallom._spool.segment import segment_names
 from fallom._spool.survey import marks_of
+from fallom._status import drops_of, flusher_of
 
 __all__ = ["Letters", "Namespace", "read_host"]
 
@@ -43,11 +43,7 @@ class Namespace(NamedTuple):
     name: str
     path: str
     is_in_use: bool
-    is_alive: bool
-    pid: int
-    version: str
-    beat_age_s: float
-    paused_s: float
+    flusher: Mapping[str, Any]  # as in ``fallom.status``
     generation: int
     segments: int
     allocated_bytes: int
@@ -73,7 +69,9 @@ def read_host(bases: Sequence[str], url: str) -> list[Namespace]:
         for name in namespaces_of(base)[:_NAMESPACES_MAX]:
             with contextlib.suppress(OSError):
                 found.append(_read(base, name, settings))
-    return sorted(found, key=lambda one: (not one.is_alive, not one.is_in_use, -one.generation))
+    return sorted(
+        found, key=lambda one: (not one.flusher["is_alive"], not one.is_in_use, -one.generation)
+    )
 
 
 def _read(base: str, name: str, settings: Settings) -> Namespace:
@@ -91,28 +89,22 @@ def _read(base: str, name: str, settings: Settings) -> Namespace:
 
 def _state(place: Place, name: str, touched_s: float, settings: Settings) -> Namespace:
     page, spool = place.page, place.directory.spool
-    now_ns, now_s = time.monotonic_ns(), time.time()
-    is_alive = page.is_alive(now_ns)
-    drops = {reason: count for reason, count in page.drops().items() if count}
-    sampled_out = drops.pop(Drop.SAMPLED.name.lower(), 0)
+    flusher = flusher_of(place, settings.flusher)
+    dropped, sampled_out = drops_of(place, {})
     waiting = marks_of(spool, target_hashes(settings))
     letters = list(letters_of(place.directory.dead))
     newest = sorted(letters, key=lambda letter: -letter.unix_ns)[:_LETTERS_MAX]
     return Namespace(
         name=name,
         path=place.directory.path,
-        is_in_use=is_alive or now_s - touched_s < _USED_S,
-        is_alive=is_alive,
-        pid=page.flusher_pid(),
-        version=unpack_version(page.flusher_version()),
-        beat_age_s=max(0.0, (now_ns - page.heartbeat_ns()) / 1e9) if is_alive else 0.0,
-        paused_s=max(0.0, page.paused_until_s() - now_s) if is_alive else 0.0,
+        is_in_use=flusher["is_alive"] or time.time() - touched_s < _USED_S,
+        flusher=flusher,
         generation=page.generation(),
         segments=len(segment_names(spool)),
         allocated_bytes=page.spool_bytes(),
         waiting_bytes=sum(mark.end - mark.start for mark in waiting),
         sent={name: count for name, count in page.tallies().items() if count},
-        dropped=drops,
+        dropped=dropped,
         sampled_out=sampled_out,
         letters=Letters(
             len(letters),
