@@ -14,29 +14,39 @@ from fallom.integrations._content import (
     encode_parts,
     field,
     items,
+    plain_message,
 )
 from fallom.integrations._reading import (
+    SAMPLING,
     Answer,
     Gathered,
+    Parameters,
     blob,
+    count,
+    counts,
     file_part,
     model_of,
-    numbers,
-    sampling,
+    parameters,
     text_part,
-    token_count,
     words,
 )
 
 __all__ = ["MessagesReader", "TokenCountReader"]
 
 _BLOCKS_MAX = 1_024  # of one message; a guard against a server's nonsense
-_USAGE = (
-    "input_tokens",
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-    "output_tokens",
-)
+_USAGE = {
+    "input_tokens": names.INPUT_TOKENS,
+    "output_tokens": names.OUTPUT_TOKENS,
+    "cache_creation_input_tokens": names.CACHE_CREATION_TOKENS,
+    "cache_read_input_tokens": names.CACHE_READ_TOKENS,
+}
+_PARAMETERS: Parameters = {
+    **SAMPLING,
+    "max_tokens": (names.MAX_TOKENS, count),
+    "stop_sequences": (names.STOP_SEQUENCES, words),
+    "output_format": (names.OUTPUT_TYPE, lambda value: None if value is None else "json"),
+}
+_THINKING = {"thinking_tokens": names.REASONING_TOKENS}
 
 
 class MessagesReader:
@@ -50,24 +60,19 @@ class MessagesReader:
         self._content_captured = content_captured
         self._answer = Answer()
         self._blocks: dict[int, _Block] = {}
-        self._usage: dict[str, int] = {}
-        self._thinking: int | None = None
+        self._usage: dict[str, int] = {}  # in Anthropic's sense of input
         self.model = model_of(body)
         self.failure = ""
 
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
-        found = sampling(body)
-        numbers(found, {names.MAX_TOKENS: token_count(body, "max_tokens")})
-        stop = words(field(body, "stop_sequences"))
-        if stop:
-            found[names.STOP_SEQUENCES] = stop
+        found = parameters(body, _PARAMETERS)
         output = field(body, "output_config")
         effort = field(output, "effort")
         if isinstance(effort, str):
             found[names.REASONING_LEVEL] = clean(effort)[:64]
-        if field(output, "format") is not None or field(body, "output_format") is not None:
+        if field(output, "format") is not None:
             found[names.OUTPUT_TYPE] = "json"
         if self._content_captured:
             found[names.INPUT_MESSAGES] = encode_messages(field(body, "messages"), _input_message)
@@ -98,7 +103,9 @@ class MessagesReader:
         if self._content_captured and kind in ("content_block_start", "content_block_delta"):
             index = field(piece, "index")
             if isinstance(index, int) and 0 <= index < _BLOCKS_MAX:
-                block = self._blocks.setdefault(index, _Block())
+                block = self._blocks.get(index)
+                if block is None:
+                    block = self._blocks[index] = _Block()
                 if kind == "content_block_start":
                     block.begin(field(piece, "content_block"))
                 else:
@@ -106,12 +113,8 @@ class MessagesReader:
 
     def _count(self, usage: Any) -> None:
         """Take usage; a stream's last event repeats only some of what its first one said."""
-        for name in _USAGE:
-            count = token_count(usage, name)
-            if count is not None:
-                self._usage[name] = count
-        thinking = token_count(usage, "output_tokens_details", "thinking_tokens")
-        self._thinking = self._thinking if thinking is None else thinking
+        counts(self._usage, usage, _USAGE)
+        counts(self._usage, field(usage, "output_tokens_details"), _THINKING)
 
     def whole(self, answer: Any) -> None:
         """Take a message."""
@@ -130,21 +133,14 @@ class MessagesReader:
         if is_stream and not self._answer.reasons:
             self._answer.choice(0, None)  # no message_delta came
         found = self._answer.attributes()
-        counts = self._usage
-        if "input_tokens" in counts:
+        usage = self._usage
+        found.update(usage)
+        read, created = usage.get(names.CACHE_READ_TOKENS), usage.get(names.CACHE_CREATION_TOKENS)
+        if names.INPUT_TOKENS in usage:
             # What Anthropic calls input is only what no cache had to do with.
-            found[names.INPUT_TOKENS] = sum(counts.get(name, 0) for name in _USAGE[:3])
-        created = counts.get("cache_creation_input_tokens")
-        numbers(
-            found,
-            {
-                names.OUTPUT_TOKENS: counts.get("output_tokens"),
-                names.CACHE_READ_TOKENS: counts.get("cache_read_input_tokens"),
-                names.CACHE_CREATION_TOKENS: created,
-                names.CACHE_WRITE_TOKENS: created,
-                names.REASONING_TOKENS: self._thinking,
-            },
-        )
+            found[names.INPUT_TOKENS] = usage[names.INPUT_TOKENS] + (read or 0) + (created or 0)
+        if created is not None:
+            found[names.CACHE_WRITE_TOKENS] = created
         if self._content_captured and self._blocks:
             room = Room()
             parts = [self._blocks[index].part(room) for index in sorted(self._blocks)]
@@ -195,7 +191,10 @@ class _Block:
         return text_part(room, added)
 
 
-def _input_message(message: Any) -> Part:
+def _input_message(message: Any) -> Part | str:
+    encoded = plain_message(message)
+    if encoded:
+        return encoded
     role = field(message, "role")
     parts = _parts(Room(), field(message, "content"))
     role = clean(role) if isinstance(role, str) else "user"

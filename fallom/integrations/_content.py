@@ -27,9 +27,12 @@ __all__ = [
     "encode_messages",
     "encode_parts",
     "field",
+    "fields",
     "is_given",
     "items",
     "masked",
+    "plain_message",
+    "quoted",
 ]
 
 Part: TypeAlias = "dict[str, Any]"
@@ -50,7 +53,14 @@ _NOTHING: Mapping[str, Any] = {}
 # where they meet a message, and know nothing of the call.
 _mask: ContextVar[Callable[[str], str] | None] = ContextVar("fallom_mask", default=None)
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # made once: 2 us
+# A table that changes what JSON escapes, and nothing else.
+_ESCAPED = bytes(63 if code < 32 or code in b'"\\' else code for code in range(256))
 _ABSENT = ("NotGiven", "Omit")  # the client libraries' words for "not said", by name: no import
+_SAID = frozenset((str, int, float, bool, list, dict, type(None)))  # nearly all that is
+_PLAIN = {
+    role: f'{{"role":"{role}","parts":[{{"type":"text","content":'
+    for role in ("assistant", "developer", "system", "user")
+}
 
 
 def field(source: Any, name: str) -> Any:
@@ -71,9 +81,22 @@ def field(source: Any, name: str) -> Any:
             value = getattr(source, name, None)
             if value is None and isinstance(source, Mapping):
                 value = source.get(name)
-    if value is None or type(value) is str:  # of fifty fields of a call, forty
-        return value
-    return None if type(value).__name__ in _ABSENT else value
+    return value if type(value) in _SAID or is_given(value) else None
+
+
+def fields(source: Any) -> Mapping[str, Any] | None:
+    """Give all fields of decoded JSON or of a client library's object, to look at; None of others.
+
+    A quarter of the time of ``field`` where there are several to look at. It may hold sentinels only of
+    what the caller made.
+    """
+    if type(source) is dict:
+        return source
+    extra = getattr(source, "__pydantic_extra__", _NOTHING)
+    if extra is _NOTHING:
+        return None
+    known: dict[str, Any] = source.__dict__
+    return {**extra, **known} if extra else known
 
 
 def is_given(value: Any) -> bool:
@@ -123,6 +146,14 @@ class Room:
         """Give a text, without data URLs, cut to what is left of the room."""
         if not isinstance(value, str):
             return json.dumps(self.plain(value), ensure_ascii=False)
+        if (
+            len(value) <= self._characters
+            and self._mask is None
+            and type(value) is str
+            and (";" not in value or "base64," not in value)
+        ):  # nearly all; what follows gives the same
+            self._characters -= len(value)
+            return value if value.isascii() else clean(value)
         whole = str.__str__(value)
         shown = whole[:_SCANNED_MAX]
         if "base64," in shown:
@@ -188,12 +219,25 @@ class Room:
         return found
 
 
-def encode_messages(source: Any, build: Callable[[Any], Part | None]) -> str:
+def plain_message(message: Any) -> str:
+    """Encode a message of a role and one text, as most are in any API; give nothing for another.
+
+    ``encode_messages`` takes a third of the time for it.
+    """
+    if type(message) is not dict or len(message) != 2:
+        return ""
+    role, text = message.get("role"), message.get("content")
+    if type(role) is not str or type(text) is not str or role not in _PLAIN:
+        return ""
+    return f"{_PLAIN[role]}{quoted(Room().text(text))}}}]}}"
+
+
+def encode_messages(source: Any, build: Callable[[Any], Part | str | None]) -> str:
     """Encode messages as the convention's JSON; where they are too many, the newest are kept.
 
     Args:
         source: The caller's messages. Anything but a list or tuple gives an empty one.
-        build: Makes one message.
+        build: Makes one message, or its JSON.
     """
     messages = items(source)
     kept: list[str] = []
@@ -202,11 +246,12 @@ def encode_messages(source: Any, build: Callable[[Any], Part | None]) -> str:
         built = build(messages[index])
         if built is None:
             continue
-        encoded = _encode(built)
-        left -= len(encoded.encode()) + 1
+        encoded = built if isinstance(built, str) else _encode(built)
+        left -= _bytes_of(encoded) + 1
         if left < 0:
             notice = {"type": "text", "content": f"[cut: {index + 1} messages]"}
-            kept.append(_encode({"role": str(built.get("role", "user")), "parts": [notice]}))
+            role = json.loads(encoded).get("role", "user")
+            kept.append(_encode({"role": str(role), "parts": [notice]}))
             break
         kept.append(encoded)
     return "[" + ",".join(reversed(kept)) + "]"
@@ -218,12 +263,25 @@ def encode_parts(parts: Sequence[Any]) -> str:
     left = ATTRIBUTE_BYTES_MAX
     for index, part in enumerate(parts):
         encoded = _encode(part)
-        left -= len(encoded.encode()) + 1
+        left -= _bytes_of(encoded) + 1
         if left < 0:
             kept.append(_encode({"type": "text", "content": f"[cut: {len(parts) - index} parts]"}))
             break
         kept.append(encoded)
     return "[" + ",".join(kept) + "]"
+
+
+def quoted(text: str) -> str:
+    """Encode a text as JSON; one of a single long line in a third of the time of the encoder's own."""
+    if len(text) > 200 and "\n" not in text and '"' not in text:
+        raw = text.encode("utf-8", "surrogatepass")
+        if raw.translate(_ESCAPED) is raw:  # the very same object where nothing is changed
+            return f'"{text}"'
+    return _JSON.encode(text)
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _encode(value: Any) -> str:

@@ -12,11 +12,15 @@ from fallom._core.span import AttributeValue
 from fallom.integrations import _attributes as names
 from fallom.integrations._content import Part, Room, clean, encode_messages, encode_parts, field
 from fallom.integrations._reading import (
+    SAMPLING,
     Answer,
     Gathered,
+    Parameters,
     blob,
-    numbers,
-    sampling,
+    choice_count,
+    count,
+    counts,
+    parameters,
     text_part,
     token_count,
     words,
@@ -46,24 +50,10 @@ class Request:
         self.contents = contents
         self.config: dict[str, Any] = {}
         for config in reversed(configs):
-            known = {name: field(config, name) for name in _CONFIG}
+            known = {name: field(config, name) for name in _PARAMETERS}
             self.config.update({name: said for name, said in known.items() if said is not None})
         self.instruction = instruction
         self.tools = tools
-
-
-_CONFIG = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "seed",
-    "frequency_penalty",
-    "presence_penalty",
-    "max_output_tokens",
-    "candidate_count",
-    "stop_sequences",
-    "response_mime_type",
-)
 
 
 class ContentReader:
@@ -88,21 +78,7 @@ class ContentReader:
         config = request.config
         if isinstance(config.get("top_k"), float):  # a whole number in the convention
             config["top_k"] = int(config["top_k"])
-        found = sampling(config)
-        count = token_count(config, "candidate_count")
-        numbers(
-            found,
-            {
-                names.MAX_TOKENS: token_count(config, "max_output_tokens"),
-                names.CHOICE_COUNT: None if count == 1 else count,
-            },
-        )
-        stop = words(list(_all(config.get("stop_sequences"))))
-        if stop:
-            found[names.STOP_SEQUENCES] = stop
-        kind = config.get("response_mime_type")
-        if isinstance(kind, str) and kind:
-            found[names.OUTPUT_TYPE] = "json" if "json" in kind else "text"
+        found = parameters(config, _PARAMETERS)
         if self._content_captured:
             found[names.INPUT_MESSAGES] = encode_messages(_turns(request.contents), _input_message)
             room = Room()
@@ -192,19 +168,34 @@ class _Candidate:
 
 def _usage(usage: Any) -> dict[str, AttributeValue]:
     thoughts = token_count(usage, "thoughts_token_count")
-    said = token_count(usage, "candidates_token_count")
     given = token_count(usage, "prompt_token_count") or 0
-    found: dict[str, AttributeValue] = {}
-    numbers(
-        found,
-        {
-            names.INPUT_TOKENS: given + (token_count(usage, "tool_use_prompt_token_count") or 0),
-            names.OUTPUT_TOKENS: (said or 0) + (thoughts or 0),
-            names.CACHE_READ_TOKENS: token_count(usage, "cached_content_token_count"),
-            names.REASONING_TOKENS: thoughts,
-        },
-    )
+    found: dict[str, AttributeValue] = {
+        names.INPUT_TOKENS: given + (token_count(usage, "tool_use_prompt_token_count") or 0),
+        names.OUTPUT_TOKENS: (token_count(usage, "candidates_token_count") or 0) + (thoughts or 0),
+    }
+    counts(found, usage, _PARTS_OF_USAGE)
     return found
+
+
+_PARTS_OF_USAGE = {
+    "cached_content_token_count": names.CACHE_READ_TOKENS,
+    "thoughts_token_count": names.REASONING_TOKENS,
+}
+
+
+def _mime_type(value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    return "json" if "json" in value else "text"
+
+
+_PARAMETERS: Parameters = {
+    **SAMPLING,
+    "max_output_tokens": (names.MAX_TOKENS, count),
+    "candidate_count": (names.CHOICE_COUNT, choice_count),
+    "stop_sequences": (names.STOP_SEQUENCES, lambda value: words(list(_all(value)))),
+    "response_mime_type": (names.OUTPUT_TYPE, _mime_type),
+}
 
 
 def _all(value: Any) -> Sequence[Any]:

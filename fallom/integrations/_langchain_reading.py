@@ -17,11 +17,14 @@ from fallom.integrations._content import (
     items,
 )
 from fallom.integrations._reading import (
+    SAMPLING,
     Answer,
+    Parameters,
     blob,
+    count,
+    counts,
     file_part,
-    numbers,
-    sampling,
+    parameters,
     text_part,
     token_count,
     words,
@@ -55,6 +58,13 @@ _PROVIDERS = {
 }
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "function": "tool"}
 _DOCUMENTS_MAX = 100
+_PARAMETERS: Parameters = {**SAMPLING, "max_tokens": (names.MAX_TOKENS, count)}
+_TOTALS = {"input_tokens": names.INPUT_TOKENS, "output_tokens": names.OUTPUT_TOKENS}
+_CACHED = {
+    "cache_read": names.CACHE_READ_TOKENS,
+    "cache_creation": names.CACHE_CREATION_TOKENS,
+}
+_REASONED = {"reasoning": names.REASONING_TOKENS}
 
 
 def name_of_run(serialized: Any, kwargs: Mapping[str, Any], default: str) -> str:
@@ -94,7 +104,7 @@ def request_of_run(
         content_captured: Whether messages and tools may be read.
     """
     metadata, params = kwargs.get("metadata"), kwargs.get("invocation_params")
-    found = sampling(params)
+    found = parameters(params, _PARAMETERS)
     provider = field(metadata, "ls_provider") or field(params, "_type")
     if isinstance(provider, str) and provider:
         provider = clean(provider)[:64].removesuffix("-chat")
@@ -102,11 +112,9 @@ def request_of_run(
     temperature = field(metadata, "ls_temperature")
     if isinstance(temperature, (int, float)) and not isinstance(temperature, bool):
         found.setdefault(names.TEMPERATURE, float(temperature))
-    limit = token_count(params, "max_tokens")
-    numbers(
-        found,
-        {names.MAX_TOKENS: token_count(metadata, "ls_max_tokens") if limit is None else limit},
-    )
+    limit = token_count(metadata, "ls_max_tokens")
+    if limit is not None:
+        found.setdefault(names.MAX_TOKENS, limit)
     stop = words(field(params, "stop") or field(metadata, "ls_stop"))
     if stop:
         found[names.STOP_SEQUENCES] = stop
@@ -199,18 +207,11 @@ def _is_message(value: Any) -> bool:
 
 def _usage(usage: Any) -> dict[str, AttributeValue]:
     found: dict[str, AttributeValue] = {}
-    created = token_count(usage, "input_token_details", "cache_creation")
-    numbers(
-        found,
-        {
-            names.INPUT_TOKENS: token_count(usage, "input_tokens"),
-            names.OUTPUT_TOKENS: token_count(usage, "output_tokens"),
-            names.CACHE_READ_TOKENS: token_count(usage, "input_token_details", "cache_read"),
-            names.CACHE_CREATION_TOKENS: created,
-            names.CACHE_WRITE_TOKENS: created,
-            names.REASONING_TOKENS: token_count(usage, "output_token_details", "reasoning"),
-        },
-    )
+    counts(found, usage, _TOTALS)
+    counts(found, field(usage, "input_token_details"), _CACHED)
+    counts(found, field(usage, "output_token_details"), _REASONED)
+    if names.CACHE_CREATION_TOKENS in found:
+        found[names.CACHE_WRITE_TOKENS] = found[names.CACHE_CREATION_TOKENS]
     return found
 
 
@@ -225,13 +226,11 @@ def _usage_of_output(told: Any) -> dict[str, AttributeValue]:
     prompt, completion = token_count(usage, "prompt_tokens"), token_count(usage, "output_tokens")
     if completion is None:
         completion = token_count(usage, "completion_tokens")
-    numbers(
-        found,
-        {
-            names.INPUT_TOKENS: given if prompt is None else prompt,
-            names.OUTPUT_TOKENS: completion,
-        },
-    )
+    prompt = given if prompt is None else prompt
+    if prompt is not None:
+        found[names.INPUT_TOKENS] = prompt
+    if completion is not None:
+        found[names.OUTPUT_TOKENS] = completion
     return found
 
 

@@ -5,20 +5,23 @@ Of what they make or are given as files nothing is kept: no picture, no sound, n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from fallom._core.span import AttributeValue
 from fallom.integrations import _attributes as names
 from fallom.integrations._content import Room, encode_messages, field, items
 from fallom.integrations._openai_chat import chat_usage
 from fallom.integrations._reading import (
+    SAMPLING,
     Answer,
     Gathered,
+    Parameters,
+    choice_count,
+    count,
+    counts,
     model_of,
-    numbers,
-    sampling,
+    parameters,
     text_part,
-    token_count,
     words,
 )
 
@@ -31,12 +34,16 @@ __all__ = [
 ]
 
 
+_TOTALS = {"input_tokens": names.INPUT_TOKENS, "output_tokens": names.OUTPUT_TOKENS}
+
+
 class _Reader:
     """What these readers share: a model, an answer with an id and usage, and no content."""
 
     operation = "generate_content"
     takes_prompt = False
     output_type = ""
+    parameters: ClassVar[Parameters] = {**SAMPLING, "n": (names.CHOICE_COUNT, choice_count)}
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         self._body = body
@@ -48,16 +55,14 @@ class _Reader:
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
-        found = sampling(body)
+        found = parameters(body, self.parameters)
         if self.output_type:
             found[names.OUTPUT_TYPE] = self.output_type
-        count = token_count(body, "n")
-        numbers(found, {names.CHOICE_COUNT: None if count == 1 else count})
-        self._more(found, body)
+        self._prompt(found, self._prompt_of(body))
         return found
 
-    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
-        """Add what this API's request has besides."""
+    def _prompt_of(self, body: Any) -> Any:
+        """Give the text that is asked with, as this API has it; None where it is not recorded."""
 
     def _prompt(self, found: dict[str, AttributeValue], prompt: Any) -> None:
         if self._content_captured and isinstance(prompt, (str, list, tuple)):
@@ -70,14 +75,7 @@ class _Reader:
         """Take an event of a stream."""
         self._answer.named(piece)
         usage = field(piece, "usage")
-        if usage is not None:
-            numbers(
-                self._answer.usage,
-                {
-                    names.INPUT_TOKENS: token_count(usage, "input_tokens"),
-                    names.OUTPUT_TOKENS: token_count(usage, "output_tokens"),
-                },
-            )
+        counts(self._answer.usage, usage, _TOTALS)
 
     def whole(self, answer: Any) -> None:
         """Take an answer."""
@@ -92,12 +90,11 @@ class EmbeddingsReader(_Reader):
     """Reads one call of ``/embeddings``. The texts are not recorded: they are whole libraries."""
 
     operation = "embeddings"
-
-    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
-        numbers(found, {names.DIMENSION_COUNT: token_count(body, "dimensions")})
-        formats = words(field(body, "encoding_format"))
-        if formats:
-            found[names.ENCODING_FORMATS] = formats
+    parameters: ClassVar[Parameters] = {
+        **_Reader.parameters,
+        "dimensions": (names.DIMENSION_COUNT, count),
+        "encoding_format": (names.ENCODING_FORMATS, words),
+    }
 
     def whole(self, answer: Any) -> None:
         """Take the vectors' envelope, and the length of the first."""
@@ -114,8 +111,8 @@ class ImageReader(_Reader):
 
     output_type = "image"
 
-    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
-        self._prompt(found, field(body, "prompt"))
+    def _prompt_of(self, body: Any) -> Any:
+        return field(body, "prompt")
 
 
 class SpeechReader(_Reader):
@@ -123,8 +120,8 @@ class SpeechReader(_Reader):
 
     output_type = "speech"
 
-    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
-        self._prompt(found, field(body, "input"))
+    def _prompt_of(self, body: Any) -> Any:
+        return field(body, "input")
 
     def whole(self, answer: Any) -> None:
         """Take nothing."""
@@ -166,20 +163,21 @@ class CompletionReader(_Reader):
 
     operation = "text_completion"
     takes_prompt = True
+    parameters: ClassVar[Parameters] = {
+        **_Reader.parameters,
+        "max_tokens": (names.MAX_TOKENS, count),
+        "stop": (names.STOP_SEQUENCES, words),
+    }
 
     def __init__(self, body: Any, content_captured: bool) -> None:
         super().__init__(body, content_captured)
         self._texts: dict[int, Gathered] = {}
 
-    def _more(self, found: dict[str, AttributeValue], body: Any) -> None:
-        numbers(found, {names.MAX_TOKENS: token_count(body, "max_tokens")})
-        stop = words(field(body, "stop"))
-        if stop:
-            found[names.STOP_SEQUENCES] = stop
+    def _prompt_of(self, body: Any) -> Any:
         prompt = field(body, "prompt")
         if items(prompt) and not isinstance(prompt[0], str):
-            prompt = "[tokens]"  # a prompt may be given as numbers, or as lists of them
-        self._prompt(found, prompt)
+            return "[tokens]"  # a prompt may be given as numbers, or as lists of them
+        return prompt
 
     def piece(self, piece: Any) -> None:
         """Take a chunk, or a completion: their choices are alike."""

@@ -14,17 +14,21 @@ from fallom.integrations._content import (
     encode_parts,
     field,
     items,
+    plain_message,
 )
 from fallom.integrations._reading import (
+    SAMPLING,
     Answer,
     Gathered,
+    Parameters,
     blob,
+    count,
+    counts,
     file_part,
     model_of,
-    numbers,
-    sampling,
+    parameters,
     text_part,
-    token_count,
+    word,
 )
 
 __all__ = ["ResponsesReader"]
@@ -53,17 +57,7 @@ class ResponsesReader:
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
-        found = sampling(body)
-        numbers(found, {names.MAX_TOKENS: token_count(body, "max_output_tokens")})
-        for attribute, value in (
-            (names.REASONING_LEVEL, field(field(body, "reasoning"), "effort")),
-            (names.PREVIOUS_RESPONSE_ID, field(body, "previous_response_id")),
-        ):
-            if isinstance(value, str):
-                found[attribute] = clean(value)[:256]
-        kind = field(field(field(body, "text"), "format"), "type")
-        if isinstance(kind, str):
-            found[names.OUTPUT_TYPE] = "text" if kind == "text" else "json"
+        found = parameters(body, _PARAMETERS)
         if self._content_captured:
             self._content(found, body)
         return found
@@ -80,8 +74,12 @@ class ResponsesReader:
             found[names.TOOL_DEFINITIONS] = encode_parts([Room().plain(tool) for tool in tools])
 
     def piece(self, piece: Any) -> None:
-        """Take an event."""
+        """Take an event. Nearly all bring text to an item that has begun, and nothing else."""
         kind = field(piece, "type")
+        if kind == "response.output_text.delta":
+            if self._content_captured:
+                self._gather(kind, piece)
+            return
         if not isinstance(kind, str):
             return
         response = field(piece, "response")
@@ -101,7 +99,9 @@ class ResponsesReader:
         is_known = isinstance(index, int) and 0 <= index < _OUTPUTS_MAX
         if not is_known or not kind.endswith((".delta", "output_item.added")):
             return
-        item = self._gathered.setdefault(int(index), _Item())
+        item = self._gathered.get(index)
+        if item is None:
+            item = self._gathered[index] = _Item()
         if kind == "response.output_item.added":
             item.begin(field(piece, "item"))
         else:
@@ -170,22 +170,42 @@ class _Item:
 
 def _usage(usage: Any) -> dict[str, AttributeValue]:
     found: dict[str, AttributeValue] = {}
-    written = token_count(usage, "input_tokens_details", "cache_write_tokens")
-    numbers(
-        found,
-        {
-            names.INPUT_TOKENS: token_count(usage, "input_tokens"),
-            names.OUTPUT_TOKENS: token_count(usage, "output_tokens"),
-            names.CACHE_READ_TOKENS: token_count(usage, "input_tokens_details", "cached_tokens"),
-            names.CACHE_CREATION_TOKENS: written,
-            names.CACHE_WRITE_TOKENS: written,
-            names.REASONING_TOKENS: token_count(usage, "output_tokens_details", "reasoning_tokens"),
-        },
-    )
+    counts(found, usage, _TOTALS)
+    counts(found, field(usage, "input_tokens_details"), _CACHED)
+    counts(found, field(usage, "output_tokens_details"), _REASONED)
+    if names.CACHE_CREATION_TOKENS in found:
+        found[names.CACHE_WRITE_TOKENS] = found[names.CACHE_CREATION_TOKENS]
     return found
 
 
-def _input_message(item: Any) -> Part:
+_TOTALS = {"input_tokens": names.INPUT_TOKENS, "output_tokens": names.OUTPUT_TOKENS}
+_CACHED = {
+    "cached_tokens": names.CACHE_READ_TOKENS,
+    "cache_write_tokens": names.CACHE_CREATION_TOKENS,
+}
+_REASONED = {"reasoning_tokens": names.REASONING_TOKENS}
+
+
+def _format(value: Any) -> str | None:
+    kind = field(field(value, "format"), "type")
+    if not isinstance(kind, str):
+        return None
+    return "text" if kind == "text" else "json"
+
+
+_PARAMETERS: Parameters = {
+    **SAMPLING,
+    "max_output_tokens": (names.MAX_TOKENS, count),
+    "reasoning": (names.REASONING_LEVEL, lambda value: word(field(value, "effort"))),
+    "previous_response_id": (names.PREVIOUS_RESPONSE_ID, word),
+    "text": (names.OUTPUT_TYPE, _format),
+}
+
+
+def _input_message(item: Any) -> Part | str:
+    encoded = plain_message(item)
+    if encoded:
+        return encoded
     room = Room()
     kind = field(item, "type")
     role = field(item, "role")

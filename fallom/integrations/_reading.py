@@ -7,35 +7,44 @@ is not of the type that the convention has is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from fallom._core.span import AttributeValue
 from fallom.integrations import _attributes as names
-from fallom.integrations._content import MESSAGE_CHARACTERS_MAX, Part, Room, clean, field, items
+from fallom.integrations._content import (
+    MESSAGE_CHARACTERS_MAX,
+    Part,
+    Room,
+    clean,
+    field,
+    fields,
+    items,
+    quoted,
+)
 
 __all__ = [
+    "SAMPLING",
     "Answer",
     "Gathered",
+    "Parameters",
     "blob",
+    "choice_count",
+    "count",
+    "counts",
     "file_part",
     "model_of",
-    "numbers",
-    "sampling",
+    "parameters",
     "text_part",
     "token_count",
+    "word",
     "words",
 ]
 
 _CHOICES_MAX = 128  # the most that any API allows for ``n``
 
-_NUMBERS = {
-    "temperature": names.TEMPERATURE,
-    "top_p": names.TOP_P,
-    "frequency_penalty": names.FREQUENCY_PENALTY,
-    "presence_penalty": names.PRESENCE_PENALTY,
-}
-_COUNTS = {"seed": names.SEED, "top_k": names.TOP_K}
+# Parameter -> its attribute, and what reads its value; None for what is not of the attribute's type.
+Parameters: TypeAlias = "Mapping[str, tuple[str, Callable[[Any], AttributeValue | None]]]"
 
 # The convention's words for why an output message ended; others stay what they are.
 _REASONS = {
@@ -61,36 +70,76 @@ def token_count(source: Any, *path: str) -> int | None:
     """Give the whole number at the end of a path of fields, None if there is none."""
     for name in path:
         source = field(source, name)
-    if isinstance(source, int) and not isinstance(source, bool) and 0 <= source < 1 << 63:
-        return int(source)
+    return count(source)
+
+
+def words(value: Any) -> list[str] | None:
+    """Give a string or a list of strings as a list, cleaned; None for none."""
+    found = [value] if isinstance(value, str) else items(value)
+    return [clean(word)[:1024] for word in found if isinstance(word, str)][:_CHOICES_MAX] or None
+
+
+def counts(found: dict[str, Any], source: Any, attributes: Mapping[str, str]) -> None:
+    """Add the whole numbers among the fields of ``source``, under the names that they have on a span."""
+    if source is None:
+        return
+    known = fields(source)
+    for name, attribute in attributes.items():
+        value = count(field(source, name) if known is None else known.get(name))
+        if value is not None:
+            found[attribute] = value
+
+
+def count(value: Any) -> int | None:
+    """Give what is a whole number that can be counted to, else None."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+        return int(value)
     return None
 
 
-def words(value: Any) -> list[str]:
-    """Give a string or a list of strings as a list, cleaned; else nothing."""
-    found = [value] if isinstance(value, str) else items(value)
-    return [clean(word)[:1024] for word in found if isinstance(word, str)][:_CHOICES_MAX]
+def choice_count(value: Any) -> int | None:
+    """Give how many choices were asked for, None if it is one, as ever."""
+    return None if value == 1 else count(value)
 
 
-def numbers(found: dict[str, AttributeValue], entries: Mapping[str, int | None]) -> None:
-    """Add those entries that are known."""
-    found.update({name: value for name, value in entries.items() if value is not None})
+def word(value: Any) -> str | None:
+    """Give what is a text, as far as a name or the like is long; else None."""
+    return clean(value)[:256] if isinstance(value, str) else None
 
 
-def sampling(body: Any) -> dict[str, AttributeValue]:
-    """Give the request parameters that all APIs name alike, those that the caller gave."""
+def parameters(body: Any, known: Parameters) -> dict[str, AttributeValue]:
+    """Give the attributes of those parameters of a request that are said; of two for one the later."""
     found: dict[str, AttributeValue] = {}
-    for name, attribute in _NUMBERS.items():
-        value = field(body, name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            found[attribute] = float(value)
-    for name, attribute in _COUNTS.items():
-        value = field(body, name)
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63:
-            found[attribute] = int(value)
-    if field(body, "stream") is True:
-        found[names.STREAM] = True
+    is_dict = type(body) is dict
+    if is_dict and known.keys().isdisjoint(body):
+        return found
+    for name, (attribute, read) in known.items():
+        if not is_dict or name in body:
+            value = read(field(body, name))
+            if value is not None:
+                found[attribute] = value
     return found
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
+
+
+def _integer(value: Any) -> int | None:
+    is_one = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+    return int(value) if is_one else None
+
+
+SAMPLING: Parameters = {  # those that all APIs name alike
+    "temperature": (names.TEMPERATURE, _number),
+    "top_p": (names.TOP_P, _number),
+    "frequency_penalty": (names.FREQUENCY_PENALTY, _number),
+    "presence_penalty": (names.PRESENCE_PENALTY, _number),
+    "seed": (names.SEED, _integer),
+    "top_k": (names.TOP_K, _integer),
+    "stream": (names.STREAM, lambda value: True if value is True else None),
+}
 
 
 def text_part(room: Room, text: Any) -> Part:
@@ -118,32 +167,31 @@ def file_part(room: Room, modality: str, url: Any) -> Part:
 class Gathered:
     """Text that arrives in pieces; what is beyond a message's limit is counted, not kept."""
 
-    __slots__ = ("_kept", "_left", "_size")
+    __slots__ = ("kept", "left")
 
     def __init__(self) -> None:
-        self._kept: list[str] = []
-        self._left = MESSAGE_CHARACTERS_MAX
-        self._size = 0
+        self.kept: list[str] = []
+        self.left = MESSAGE_CHARACTERS_MAX  # below zero: what is not kept
 
     def add(self, piece: Any) -> None:
         """Take a piece; what is not text is passed over."""
         if not isinstance(piece, str) or not piece:
             return
-        self._size += len(piece)
-        if self._left > 0:
-            self._kept.append(piece[: self._left])
-            self._left -= len(piece)
+        if self.left > 0:
+            self.kept.append(piece[: self.left])
+        self.left -= len(piece)
 
     def __bool__(self) -> bool:
-        return self._size > 0
+        return self.left < MESSAGE_CHARACTERS_MAX
 
     def __str__(self) -> str:
-        cut = self._size - MESSAGE_CHARACTERS_MAX
-        return "".join(self._kept) + (f"[cut: {cut} characters]" if cut > 0 else "")
+        return "".join(self.kept) + (f"[cut: {-self.left} characters]" if self.left < 0 else "")
 
 
 class Answer:
     """What is known so far of an answer, choice by choice."""
+
+    __slots__ = ("id", "model", "reasons", "tool_calls", "usage")
 
     def __init__(self) -> None:
         self.id = ""
@@ -154,10 +202,11 @@ class Answer:
 
     def named(self, source: Any) -> None:
         """Take id and model of an answer or of a piece of it."""
-        for name in ("id", "model"):
-            value = field(source, name)
-            if isinstance(value, str) and value and value != getattr(self, name):
-                setattr(self, name, clean(value)[:256])
+        identity, model = field(source, "id"), field(source, "model")
+        if identity != self.id and isinstance(identity, str) and identity:
+            self.id = clean(identity)[:256]
+        if model != self.model and isinstance(model, str) and model:
+            self.model = clean(model)[:256]
 
     def choice(self, index: Any, reason: Any) -> int:
         """Take a choice's finish reason, if it is there, and give its index."""
@@ -176,6 +225,15 @@ class Answer:
             "parts": parts,
             "finish_reason": _REASONS.get(reason, reason),
         }
+
+    def text_message(self, index: int, role: Any, text: str) -> str:
+        """Give the JSON of an output message of one text, which most are; see ``plain_message``."""
+        reason = self.reasons.get(index) or "error"
+        role = role if isinstance(role, str) else "assistant"
+        return (
+            f'{{"role":{quoted(role)},"parts":[{{"type":"text","content":{quoted(Room().text(text))}}}]'
+            f',"finish_reason":{quoted(_REASONS.get(reason, reason))}}}'
+        )
 
     def attributes(self) -> dict[str, AttributeValue]:
         """Give the answer's attributes. A reason that never came reads ``error``."""

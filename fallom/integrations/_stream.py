@@ -45,8 +45,9 @@ def watch_stream(stream: Any, call: Call, is_hidden: Callable[[Any], bool] | Non
 
 def watch_iterator(events: Any, call: Call, is_hidden: Callable[[Any], bool] | None = None) -> Any:
     """Give an iterator, of the same of two kinds, that gives ``events`` and has ``call`` see them."""
-    iterator = _AsyncEvents if hasattr(type(events), "__anext__") else _Events
-    return iterator(events, call, is_hidden)
+    if hasattr(type(events), "__anext__"):
+        return _AsyncEvents(events, call, is_hidden)
+    return _events(events, call, is_hidden)
 
 
 def watch_body(response: Any, call: Call) -> None:
@@ -60,41 +61,38 @@ def watch_body(response: Any, call: Call) -> None:
     response.stream = body
 
 
-class _Events:
-    """Stands where a stream's generator stood."""
+def _events(events: Any, call: Call, is_hidden: Callable[[Any], bool] | None) -> Iterator[Any]:
+    """Stand where a stream's generator stood; a generator too, which is resumed for little.
+
+    One that is closed or dropped lets go of ``events``, which ends as it would have without us.
+    """
+    see = call.piece
+    try:
+        call.is_advancing = True
+        for event in events:
+            call.is_advancing = False
+            see(event)
+            if is_hidden is None or not call.hides(is_hidden, event):
+                yield event
+            call.is_advancing = True
+        call.is_advancing = False
+    except GeneratorExit:  # the reader left
+        call.ended()
+        raise
+    except BaseException as error:
+        call.is_advancing = False
+        call.failed(error)
+        raise
+    call.ended()
+
+
+class _AsyncEvents:
+    """Stands where an asynchronous stream's generator stood."""
 
     def __init__(self, events: Any, call: Call, is_hidden: Callable[[Any], bool] | None) -> None:
         self._events = events
         self._call = call
         self._is_hidden = is_hidden
-
-    def __iter__(self) -> _Events:
-        return self
-
-    def __next__(self) -> Any:
-        call = self._call
-        while True:
-            call.is_advancing = True
-            try:
-                event = self._events.__next__()
-            except StopIteration:
-                call.ended()
-                raise
-            except BaseException as error:
-                call.failed(error)
-                raise
-            finally:
-                call.is_advancing = False
-            call.piece(event)
-            if self._is_hidden is None or not call.hides(self._is_hidden, event):
-                return event
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._events, name)
-
-
-class _AsyncEvents(_Events):
-    """The same for asynchronous streams."""
 
     def __aiter__(self) -> _AsyncEvents:
         return self
@@ -117,6 +115,9 @@ class _AsyncEvents(_Events):
             if self._is_hidden is None or not call.hides(self._is_hidden, event):
                 return event
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._events, name)
+
 
 class _Body:
     """Stands where a response's byte stream stood, and says that it is of that class.
@@ -138,29 +139,33 @@ class _Body:
         return getattr(self._body, name)
 
     def __iter__(self) -> Iterator[bytes]:
+        # What the stream's own iterator has begun to read it also ends, or breaks off: events are seen
+        # there as such, and so is the error.
+        return iter(self._body) if self._call.is_advancing else self._seen()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._body.__aiter__() if self._call.is_advancing else self._seen_async()
+
+    def _seen(self) -> Iterator[bytes]:
         try:
-            call = self._call
             for chunk in self._body:
-                if not call.is_advancing:  # the iterator's events are seen as such
-                    self._see(chunk)
+                self._see(chunk)
                 yield chunk
         except GeneratorExit:  # the reader left; whether it was early is for the close to say
             raise
         except BaseException as error:
-            self._broke(error)
+            self._call.failed(error)
             raise
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def _seen_async(self) -> AsyncIterator[bytes]:
         try:
-            call = self._call
             async for chunk in self._body:
-                if not call.is_advancing:
-                    self._see(chunk)
+                self._see(chunk)
                 yield chunk
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._broke(error)
+            self._call.failed(error)
             raise
 
     def close(self) -> None:
@@ -178,11 +183,6 @@ class _Body:
     def _see(self, chunk: bytes) -> None:
         if self._call.reads_bytes:
             self._call.bytes_seen(chunk, self._decoder)
-
-    def _broke(self, error: BaseException) -> None:
-        # Within an iterator's step the library turns this into an error of its own, which counts.
-        if not self._call.is_advancing:
-            self._call.failed(error)
 
     def _closed(self) -> None:
         # Within an iterator's step the end or the error comes next, and says more.

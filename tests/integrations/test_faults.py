@@ -87,7 +87,7 @@ def test_tracing_that_cannot_even_count_costs_the_span(client: Any, tracing: Rec
         (_openai_chat.ChatReader, "__init__"),
         (_openai_chat.ChatReader, "request"),
         (_openai_chat.ChatReader, "answer"),
-        (_openai_chat.ChatReader, "piece"),
+        (_openai_chat.ChatReader, "_take"),
         (_openai_chat, "encode_messages"),
         (_call, "new_span_id"),
         (_call, "Span"),

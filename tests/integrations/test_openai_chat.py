@@ -164,11 +164,13 @@ def test_the_short_way_to_read_a_chunk_reads_what_the_long_way_does(
     short, long = ChatReader({}, content_captured), ChatReader({}, content_captured)
     for chunk in chunks:
         short.piece(ChatCompletionChunk.model_construct(**chunk))
-        long._any_piece(chunk)
+        long._take(chunk, "delta")
     assert short.answer(True) == long.answer(True)
 
 
-def test_chunks_that_bring_only_text_are_read_the_short_way() -> None:
+def test_chunks_that_bring_only_text_are_read_the_short_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reader = ChatReader({}, True)
     choice = {"index": 0, "delta": {"content": "word"}, "finish_reason": None}
     chunk = ChatCompletionChunk.model_validate(
@@ -176,4 +178,6 @@ def test_chunks_that_bring_only_text_are_read_the_short_way() -> None:
         | {"choices": [choice]}
     )
     reader.piece(chunk)
-    assert reader._is_plain_text(chunk)
+    monkeypatch.setattr(ChatReader, "_take", None)
+    reader.piece(chunk)
+    assert "wordword" in str(reader.answer(True)["gen_ai.output.messages"])
