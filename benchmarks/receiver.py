@@ -44,8 +44,8 @@ class Receiver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        with self._process:  # closes its pipes, and waits
+            self._process.kill()
 
     def counts(self) -> dict[str, Any]:
         """Give how many distinct ids came, how many in all, and in how many requests, by format."""

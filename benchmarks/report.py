@@ -82,6 +82,9 @@ class Report:
     def draw(self, tables: dict[str, Table]) -> None:
         """Draw the plots of these tables, and write the pages."""
         self._write_pages(stored(self.folder))
+        files = [str(self.folder / f"{name}.json") for name in tables if tables[name].curves]
+        if not files:
+            return
         try:
             python = interpreter_of("plots")
         except MissingPeerError as error:
@@ -89,7 +92,6 @@ class Report:
             return
         folder = PLOTS if self.is_quoted else self.folder
         folder.mkdir(exist_ok=True)
-        files = [str(self.folder / f"{name}.json") for name in tables if tables[name].curves]
         subprocess.run([python, ROOT / "benchmarks/plot.py", folder, *files], check=True)
 
     def _write_pages(self, tables: dict[str, Table]) -> None:
