@@ -33,7 +33,7 @@ def flood(bench: Bench) -> Table:
     """Flood each contestant from 8 threads, several times, and count what arrives."""
     spans, repeats = bench.sized(50_000, 10_000), bench.sized(bench.repeats, 2)
     entries = [Entry(FLOOR, "fallom", "floor", "span"), *_entries(bench)]
-    found: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in entries}
+    found: dict[str, list[dict[str, Any]]] = {}
     with bench.contestants(entries) as pairs:
         for entry, contestant in pairs[1:]:
             kept = _control(bench, contestant)
@@ -47,7 +47,7 @@ def flood(bench: Bench) -> Table:
                 told["kept"] = spans if entry.name == FLOOR else _settled(bench, spans)
                 is_whole = entry.peer != "fallom" or told["kept"] == spans
                 expect(is_whole, f"{entry.name}: {told['kept']} of {spans} spans arrived")
-                found[entry.name].append(told)
+                found.setdefault(entry.name, []).append(told)
         written = pairs[0][1].order("answers")["written"]
         expect(written == spans * repeats, f"the floor wrote {written} of {spans * repeats}")
         dropped = pairs[1][1].order("answers")["dropped"]
