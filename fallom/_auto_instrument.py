@@ -18,7 +18,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fallom._import_watch import when_imported
@@ -95,7 +94,7 @@ def find_instrumentations(path: Iterable[str]) -> dict[str, list[Instrumentation
     By the names of the directories with the distributions' metadata: the standard library's way reads
     the metadata of every distribution, which takes tens of milliseconds where hundreds are installed.
     """
-    there: dict[str, Path] = {}
+    there: dict[str, str] = {}
     for directory in dict.fromkeys(path):
         try:
             entries = os.listdir(directory or ".")
@@ -103,7 +102,7 @@ def find_instrumentations(path: Iterable[str]) -> dict[str, list[Instrumentation
             continue
         for entry in entries:
             if entry.startswith("opentelemetry_instrumentation_") and entry.endswith(".dist-info"):
-                there.setdefault(entry.partition("-")[0], Path(directory, entry))
+                there.setdefault(entry.partition("-")[0], os.path.join(directory, entry))
     found: dict[str, list[Instrumentation]] = {}
     for distribution, client in _KNOWN.items():
         entry_point = _entry_point(there[distribution]) if distribution in there else None
@@ -112,9 +111,10 @@ def find_instrumentations(path: Iterable[str]) -> dict[str, list[Instrumentation
     return found
 
 
-def _entry_point(metadata: Path) -> tuple[str, str] | None:
+def _entry_point(metadata: str) -> tuple[str, str] | None:
     try:
-        text = (metadata / "entry_points.txt").read_text(encoding="utf-8")
+        with open(os.path.join(metadata, "entry_points.txt"), encoding="utf-8") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError):
         return None
     _, _, rest = text.partition(_GROUP)

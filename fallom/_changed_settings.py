@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
@@ -22,4 +21,4 @@ def change_settings(**arguments: Any) -> None:
     checked = resolve_settings(given, os.environ)
     fields = [PARAMETERS[name][0] for name in given]
     changes = {field: getattr(checked, field) for field in fields}
-    start(dataclasses.replace(current().settings, **changes)).look()
+    start(current().settings.replaced(**changes)).look()

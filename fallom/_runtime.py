@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fallom._assignments import Assignments
@@ -312,9 +311,9 @@ class Runtime:
             place = self.whereabouts.find()
         return place.directory.spool if place is not None else None
 
-    def _database(self) -> Path | None:
+    def _database(self) -> str | None:
         place = self.whereabouts.place
-        return Path(place.directory.snapshot_path) if place is not None else None
+        return place.directory.snapshot_path if place is not None else None
 
     def _generation(self) -> int:
         return self.whereabouts.words[GENERATION_WORD]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from fallom._arguments import check_text
 from fallom._core.assignment import CompiledConfig, bucket_of, choose
 from fallom._core.assignment import explain as explain_assignment
 from fallom._core.errors import NotFoundError
+from fallom._core.frozen import Frozen
 from fallom._core.span import Exposure
 from fallom._past import Past, past_assignment, unix_ns_of
 from fallom._runtime import Runtime, current
@@ -28,8 +28,7 @@ __all__ = ["Explanation", "explain", "get", "init"]
 _EXPOSURES, _EXPOSURE = Destination.EXPOSURES, Kind.EXPOSURE  # a member of an enum costs 60 ns
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(Frozen):
     """Which model a session gets, and why.
 
     Attributes:

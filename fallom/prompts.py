@@ -6,9 +6,8 @@ Getting a prompt tags the next LLM call of the same context (thread or task) wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from fallom._arguments import check_text
 from fallom._context import CURRENT_PROMPT, PromptTag
@@ -35,9 +34,21 @@ MissingPolicy: TypeAlias = Literal["leave", "empty", "error"]
 _INSTEAD: Mapping[str, str | None] = {"leave": None, "empty": "", "error": None}
 
 
-@dataclass
+class _AsDataclass:
+    """Makes a class a dataclass when somebody asks whether it is: to load ``dataclasses`` takes 4 ms."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._owner = owner
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        from dataclasses import dataclass  # whoever asks has loaded it
+
+        made: Any = dataclass(init=False, repr=False, eq=False)(self._owner)
+        return made.__dataclass_fields__  # stands in the place of this one now
+
+
 class PromptResult:
-    """A prompt with its variables replaced.
+    """A prompt with its variables replaced; a dataclass.
 
     Attributes:
         key: The prompt's key; of a fallback that ``get_ab`` gave for an unknown test, empty.
@@ -62,6 +73,53 @@ class PromptResult:
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     chat: Chat | None = None
+
+    __match_args__ = (
+        "key", "version", "system", "user", "ab_test_key", "variant_index", "is_fallback", "missing",
+        "unused", "chat",
+    )  # fmt: skip
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+    else:
+        __dataclass_fields__ = _AsDataclass()
+
+    def __init__(
+        self,
+        key: str,
+        version: int,
+        system: str,
+        user: str,
+        ab_test_key: str | None = None,
+        variant_index: int | None = None,
+        is_fallback: bool = False,
+        missing: tuple[str, ...] = (),
+        unused: tuple[str, ...] = (),
+        chat: Chat | None = None,
+    ) -> None:
+        """Take the fields."""
+        self.key = key
+        self.version = version
+        self.system = system
+        self.user = user
+        self.ab_test_key = ab_test_key
+        self.variant_index = variant_index
+        self.is_fallback = is_fallback
+        self.missing = missing
+        self.unused = unused
+        self.chat = chat
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._values() == self._values()
+
+    def __repr__(self) -> str:
+        return f"PromptResult({', '.join(f'{n}={v!r}' for n, v in self._values().items())})"
+
+    def __replace__(self, **changes: Any) -> PromptResult:
+        return PromptResult(**{**self._values(), **changes})
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__match_args__}
 
     @cached_property
     def messages(self) -> list[Any]:

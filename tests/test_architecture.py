@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -354,6 +355,7 @@ def test_every_public_name_has_a_docstring() -> None:
 HEAVY = (
     "requests urllib3 google.protobuf diskcache sqlite3 filelock asyncio subprocess ssl "
     "multiprocessing concurrent.futures http.client socket email "
+    "dataclasses inspect ast pathlib platformdirs tempfile random hashlib "
     "fallom._flush fallom._status fallom._spool.survey fallom._spool.tail"
 ).split()
 
@@ -376,13 +378,21 @@ print(json.dumps([sorted(set(sys.modules) - before), len(os.listdir("/proc/self/
 """
 
 
-def loaded_by_worker(tmp_path: Path, then: str) -> tuple[set[str], int]:
+def loaded_by_worker(
+    tmp_path: Path, then: str, state_dir: str | None = None
+) -> tuple[set[str], int]:
     """Give the modules that a worker loads, and its threads; without any site's own modules."""
-    code = WORKER.format(root=str(ROOT), state_dir=str(tmp_path / "state"), then=then)
+    code = WORKER.format(root=str(ROOT), state_dir=state_dir, then=then)
     paths = [entry for entry in sys.path if "site-packages" in entry]
     code = f"import sys; sys.path[:0] = {paths!r}\n{code}"
+    others = ("XDG_", "FALLOM_", "STATE_DIRECTORY")
+    environ = {name: os.environ[name] for name in os.environ if not name.startswith(others)}
     out = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-S", "-c", code],
+        env={**environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert out.returncode == 0, out.stderr
     names, threads = json.loads(out.stdout)
@@ -398,10 +408,13 @@ def loaded_by_worker(tmp_path: Path, then: str) -> tuple[set[str], int]:
     ],
     ids=["init", "a record", "a session"],
 )
+@pytest.mark.parametrize("place", ["named", "default"])
 def test_a_worker_loads_nothing_that_it_does_not_use_and_starts_no_thread(
-    tmp_path: Path, then: str
+    tmp_path: Path, then: str, place: str
 ) -> None:
-    loaded, threads = loaded_by_worker(tmp_path, then)
+    named = str(tmp_path / "state") if place == "named" else None
+    loaded, threads = loaded_by_worker(tmp_path, then, named)
+    assert (tmp_path / (".local" if named is None else "state")).exists()
     heavy = {name for name in loaded if any(is_within(name, prefix) for prefix in HEAVY)}
     assert heavy == set()
     assert threads == 1

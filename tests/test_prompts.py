@@ -225,6 +225,19 @@ def test_result_can_be_pickled_and_changed() -> None:
     assert pickle.loads(pickle.dumps(found)) == found
     changed = dataclasses.replace(found, user="Other.")
     assert changed.messages[1]["content"] == "Other."
+    assert changed != found
+
+
+@pytest.mark.usefixtures("served")
+def test_result_is_a_dataclass_to_whoever_asks() -> None:
+    found = prompts.get("hello", VALUES)
+    assert dataclasses.is_dataclass(found)
+    names = [field.name for field in dataclasses.fields(found)]
+    assert names == list(prompts.PromptResult.__match_args__)
+    assert prompts.PromptResult(**dataclasses.asdict(found)) == found
+    assert repr(found).startswith("PromptResult(key='hello', version=")
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(found)
 
 
 def test_capture_refuses_a_message_that_cannot_be_served() -> None:

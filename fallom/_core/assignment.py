@@ -29,10 +29,10 @@ import math
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fallom._core.digest import md5
+from fallom._core.frozen import Frozen
 from fallom._core.targeting import INDIVIDUAL, CompiledTargeting, find_target
 
 __all__ = [
@@ -81,8 +81,7 @@ class CompiledTest(NamedTuple):
     salt: bytes = b""  # of ``compile_salt``
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(Frozen):
     """Who got what, and why.
 
     Attributes:
@@ -165,9 +164,10 @@ def explain(
         if target is not None and 0 <= target[1] < len(config.models):
             rule, index = target
             reason = "individual_target" if rule == INDIVIDUAL else f"rule:{rule}"
-            return Assignment(config.models[index], index, bucket, reason)
+            model = config.models[index]
+            return Assignment(model=model, index=index, bucket=bucket, reason=reason)
     index = bisect_right(config.thresholds, bucket)
-    return Assignment(config.models[index], index, bucket, "weight")
+    return Assignment(model=config.models[index], index=index, bucket=bucket, reason="weight")
 
 
 def choose_prompt(test: CompiledTest, session_id: str) -> int:

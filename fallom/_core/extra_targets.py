@@ -6,13 +6,12 @@ mappings; the environment has a group of variables for each, ``FALLOM_TRACES_EXT
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fallom._core.errors import ConfigurationError
+from fallom._core.frozen import Frozen
 from fallom._core.parsing import number_of, read_headers, read_text, read_url, whole_number_of
 
 __all__ = [
@@ -30,15 +29,15 @@ _PREFIX = "FALLOM_TRACES_EXTRA_"
 _VARIABLE = re.compile(_PREFIX + r"([A-Z0-9_]+)_(URL|HEADERS|BYTES_MAX|AGE_MAX)")
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
 _MIB = 1 << 20
+_NONE: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class ExtraTarget:
+class ExtraTarget(Frozen, hidden=("headers",)):
     """One of them, checked."""
 
     name: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = _NONE
     bytes_max: int = 128 * _MIB  # of spool files that nobody but this target still lacks
     age_max_s: float = 86_400.0  # for how long those are kept
 
@@ -123,12 +122,12 @@ def extra_targets_in(environ: Mapping[str, str]) -> tuple[ExtraTarget, ...]:
 
 def extra_target_to_dict(target: ExtraTarget) -> dict[str, Any]:
     """Give a target as JSON-able values; for the flusher's standard input, never for a disk."""
-    return {**dataclasses.asdict(target), "headers": dict(target.headers)}
+    return {**target.values(), "headers": dict(target.headers)}
 
 
 def extra_target_from_dict(values: Mapping[str, Any]) -> ExtraTarget:
     """Read what ``extra_target_to_dict`` gave; fields of another version are left out."""
-    known = {f.name for f in dataclasses.fields(ExtraTarget)}
+    known = ExtraTarget.__annotations__
     return ExtraTarget(**{name: value for name, value in values.items() if name in known})
 
 

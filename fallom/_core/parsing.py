@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
 from fallom._core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 __all__ = [
     "FALSE_WORDS",
@@ -61,7 +63,7 @@ def read_url(source: str, raw: Any) -> str:
     url = read_text(source, raw)
     expected = "expected an http:// or https:// URL, for example https://traces.example.com"
     try:
-        parts = urlsplit(url)
+        parts = _parts(url)
         port = parts.port
     except ValueError as error:
         shown = _shown(url, f": {error}")
@@ -85,7 +87,7 @@ def read_source(source: str, raw: Any) -> str:
     url = read_text(source, raw)
     if not url.lower().startswith("file:"):
         return read_url(source, raw)
-    parts = urlsplit(url)
+    parts = _parts(url)
     path = parts.path.rstrip("/")
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or parts.query:
         raise ConfigurationError(
@@ -94,6 +96,12 @@ def read_source(source: str, raw: Any) -> str:
             source,
         )
     return f"file://{path}"
+
+
+def _parts(url: str) -> SplitResult:
+    from urllib.parse import urlsplit  # it loads ``ipaddress``: paid for by those who give a URL
+
+    return urlsplit(url)
 
 
 def _shown(url: str, what: str = "") -> str:
@@ -125,7 +133,10 @@ def read_headers(source: str, raw: Any) -> dict[str, str]:
 def read_key_values(source: str, raw: str) -> dict[str, str]:
     """Read ``k=v,k2=v2`` with percent-encoded values (OpenTelemetry's W3C baggage form)."""
     found: dict[str, str] = {}
-    for item in filter(None, (part.strip() for part in raw.split(","))):
+    items = [item for part in raw.split(",") if (item := part.strip())]
+    if items:
+        from urllib.parse import unquote  # as ``_parts``
+    for item in items:
         name, equals, value = item.partition("=")
         if not equals or not name.strip():
             raise ConfigurationError(  # values may be secret: name the place only

@@ -6,12 +6,9 @@ settings the stricter one wins. ``resolve_settings`` is pure: the environment is
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from fallom._core.digest import sha256
 from fallom._core.errors import ConfigurationError, UnknownParameterError
@@ -22,6 +19,7 @@ from fallom._core.extra_targets import (
     extra_targets_in,
     read_extra_targets,
 )
+from fallom._core.frozen import Frozen
 from fallom._core.parsing import (
     FALSE_WORDS,
     number_of,
@@ -44,17 +42,17 @@ __all__ = ["Settings", "is_hosted", "resolve_settings", "settings_from_dict", "s
 _logger = logging.getLogger("fallom")
 
 _MIB = 1 << 20
+_NONE: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Frozen, hidden=("api_key", "traces_headers")):
     """The settings of one ``init``. Units are in the names; the API key is never in the repr."""
 
-    api_key: str | None = field(default=None, repr=False)  # FALLOM_API_KEY
+    api_key: str | None = None  # FALLOM_API_KEY
     traces_url: str = "https://traces.fallom.com"  # FALLOM_TRACES_URL, then FALLOM_BASE_URL
     configs_url: str = "https://configs.fallom.com"  # FALLOM_CONFIGS_URL, then FALLOM_BASE_URL
     prompts_url: str = "https://prompts.fallom.com"  # FALLOM_PROMPTS_URL, then FALLOM_BASE_URL
-    traces_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    traces_headers: Mapping[str, str] = _NONE
     # FALLOM_TRACES_HEADERS, as "name=value,name2=value2", percent-decoded (the OpenTelemetry form)
     capture_content: bool = True  # FALLOM_CAPTURE_CONTENT; False from either side wins
     debug: bool = False  # FALLOM_DEBUG
@@ -62,7 +60,7 @@ class Settings:
     flusher: str = "process"  # FALLOM_FLUSHER: "process" (started by itself) or "external";
     # "none" in tests of applications, where nothing is ever delivered
     service_name: str = ""  # argument, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
-    resource_attributes: Mapping[str, str] = field(default_factory=dict)  # OTEL_RESOURCE_ATTRIBUTES
+    resource_attributes: Mapping[str, str] = _NONE  # OTEL_RESOURCE_ATTRIBUTES
     cold_start_timeout_s: float = 1.0  # FALLOM_COLD_START_TIMEOUT, 0 to 60
     sync_interval_s: float = 30.0  # FALLOM_SYNC_INTERVAL, 0.1 to 86,400
     linger_s: float = 10.0  # FALLOM_LINGER, 0 to 86,400: how long an idle flusher stays
@@ -134,21 +132,22 @@ class Settings:
 
 def is_hosted(url: str) -> bool:
     """Tell whether a URL is the hosted service's, which answers nobody without a key."""
+    from urllib.parse import urlsplit  # as in ``parsing``
+
     host = urlsplit(url).hostname or ""
     return host == "fallom.com" or host.endswith(".fallom.com")
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
     """Give the settings as JSON-able values; for the flusher's standard input, never for a disk."""
-    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    values = settings.values()
     values["extra_targets"] = [extra_target_to_dict(each) for each in settings.extra_targets]
     return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
 
 def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     """Read what ``settings_to_dict`` gave; fields of another version are left out."""
-    known = {f.name for f in dataclasses.fields(Settings)}
-    found = {k: v for k, v in values.items() if k in known}
+    found = {k: v for k, v in values.items() if k in Settings.__annotations__}
     extra = found.get("extra_targets", ())
     found["extra_targets"] = tuple(extra_target_from_dict(each) for each in extra)
     return Settings(**found)

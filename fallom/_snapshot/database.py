@@ -27,9 +27,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, TypeAlias
 
 from fallom._core.digest import sha256
 from fallom._snapshot.entries import ENTRY_BYTES_MAX
@@ -39,6 +37,8 @@ from fallom._snapshot.shards import SHARD_BYTES_MAX
 if TYPE_CHECKING:
     import sqlite3
 
+StrPath: TypeAlias = "str | os.PathLike[str]"  # a worker does not load ``pathlib``
+
 __all__ = [
     "DATABASE_NAME",
     "SIDE_FILES",
@@ -46,6 +46,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseMissingError",
     "Rows",
+    "StrPath",
     "entry_key",
     "look_at",
     "manifest_key",
@@ -123,7 +124,7 @@ def manifest_key(generation: int) -> str:
     return f"m:{generation:020d}"
 
 
-def look_at(path: Path) -> None:
+def look_at(path: StrPath) -> None:
     """Look at the database and its side files, without opening or following anything.
 
     Raises:
@@ -161,7 +162,7 @@ def _problem(found: os.stat_result, suffix: str) -> str:
 
 
 @contextmanager
-def reading(path: Path, busy_timeout_s: float) -> Iterator[Rows]:
+def reading(path: StrPath, busy_timeout_s: float) -> Iterator[Rows]:
     """Open the database, begin one read transaction, and close it again.
 
     All reads within see one state. Nothing of SQLite may be open across a fork: call it where forks are
@@ -170,8 +171,10 @@ def reading(path: Path, busy_timeout_s: float) -> Iterator[Rows]:
     Raises:
         DatabaseError: It cannot be read; also from within the block.
     """
+    from urllib.parse import quote  # a worker loads what is needed here at its first read
+
     try:
-        import sqlite3  # a worker loads it at its first read, not at import
+        import sqlite3
     except ImportError as error:  # a Python that was built without it
         raise DatabaseError(f"this Python has no sqlite3: {error}") from None
 
@@ -196,7 +199,7 @@ def reading(path: Path, busy_timeout_s: float) -> Iterator[Rows]:
             connection.close()
 
 
-def translated(path: Path | str, error: sqlite3.Error) -> DatabaseError:
+def translated(path: StrPath, error: sqlite3.Error) -> DatabaseError:
     """Tell what may pass by itself from what means that the database is broken."""
     text = str(error)
     if any(words in text.lower() for words in _PASSING):

@@ -6,13 +6,13 @@ them by a connection of its own, and holds nothing afterwards.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from fallom._core.errors import PayloadError
-from fallom._snapshot.database import DATABASE_NAME, DatabaseMissingError, Rows, reading
+from fallom._snapshot.database import DATABASE_NAME, DatabaseMissingError, Rows, StrPath, reading
 from fallom._snapshot.entries import Compiled, Kind, decode_entry, hash_of
 from fallom._snapshot.manifest import Manifest, assemble, decode_root
 from fallom._snapshot.section import Item
@@ -24,8 +24,7 @@ MANIFESTS_MAX = 1000  # of any version of the publisher
 BUSY_TIMEOUT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """What is kept, newest first; readable while the context that gave it is open."""
 
     manifests: tuple[Manifest, ...]
@@ -58,7 +57,7 @@ class History:
 
 
 @contextmanager
-def opened_history(directory: Path) -> Iterator[History]:
+def opened_history(directory: StrPath) -> Iterator[History]:
     """Open the history; an empty one where nothing was ever published.
 
     Call it where no thread of this process forks meanwhile. Blocks for at most 2 s.
@@ -67,7 +66,7 @@ def opened_history(directory: Path) -> Iterator[History]:
         DatabaseError: The database cannot be read.
     """
     try:
-        with reading(directory / DATABASE_NAME, BUSY_TIMEOUT_S) as rows:
+        with reading(os.path.join(directory, DATABASE_NAME), BUSY_TIMEOUT_S) as rows:
             yield History(tuple(_decoded(rows)), rows)
     except DatabaseMissingError:
         yield History((), None)

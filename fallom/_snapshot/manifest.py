@@ -194,5 +194,5 @@ def _decode_section(section: Any) -> Mapping[str, Item] | Shards:
         keys, removed, table = section[:3]
         if type(removed) is not list or not is_table(table):
             raise TypeError
-        return Shards(whole(keys), tuple(map(text, removed)), table)
+        return Shards(keys=whole(keys), removed=tuple(map(text, removed)), table=table)
     return {text(key): unpack_item(item) for key, item in section.items()}

@@ -12,18 +12,18 @@ what is held and is tried again a second later, or as soon as the generation mov
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fallom._core.assignment import CompiledConfig, CompiledTest
 from fallom._core.errors import PayloadError
 from fallom._core.prompt import CompiledPrompt
 from fallom._host.forks import ProcessLock
-from fallom._snapshot.database import DATABASE_NAME, DatabaseError, Rows, reading
+from fallom._snapshot.database import DATABASE_NAME, DatabaseError, Rows, StrPath, reading
 from fallom._snapshot.entries import Compiled, Kind, decode_entry, hash_of
 from fallom._snapshot.index import Index, Name, is_same_shard
 from fallom._snapshot.manifest import Root, decode_root
@@ -88,7 +88,7 @@ class SnapshotReader:
 
     def __init__(
         self,
-        directory: Callable[[], Path | None],
+        directory: Callable[[], StrPath | None],
         generation: Callable[[], int],
         held: Callable[[], AbstractContextManager[object]],
         *,
@@ -322,5 +322,6 @@ class SnapshotReader:
         if directory is None:
             raise DatabaseError("there is no state directory")
         timeout_s = self._busy_timeout_first_s if is_first else self._busy_timeout_s
-        with self._hold_forks(), reading(directory / DATABASE_NAME, timeout_s) as rows:
+        path = os.path.join(directory, DATABASE_NAME)
+        with self._hold_forks(), reading(path, timeout_s) as rows:
             yield rows

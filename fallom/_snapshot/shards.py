@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import msgpack
 
 from fallom._core.errors import PayloadError
+from fallom._core.frozen import Frozen
 from fallom._snapshot.entries import hash_of
 from fallom._snapshot.section import MALFORMED, Item, pack_item, text, unpack_item
 
@@ -40,8 +40,7 @@ _HASH_BYTES = 16
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Shards:
+class Shards(Frozen):
     """A section whose items are in shards."""
 
     keys: int
@@ -108,7 +107,7 @@ def divide(
         made[name] = data
         table[number * _HASH_BYTES : (number + 1) * _HASH_BYTES] = bytes.fromhex(name)
     removed = tuple(key for key, item in section.items() if item.removed_unix_ns)
-    return Shards(len(section), removed, bytes(table)), made
+    return Shards(keys=len(section), removed=removed, table=bytes(table)), made
 
 
 def decode_shard(data: bytes | None, shard_hash: str) -> dict[str, Item]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import tempfile
@@ -224,7 +223,7 @@ def _settings(given: Settings, directory: str, changes: Mapping[str, Any]) -> Se
         "spool_policy",
     )
     said = {name: getattr(given, name) for name in kept}
-    return dataclasses.replace(apart, **{**said, **changes})
+    return apart.replaced(**{**said, **changes})
 
 
 def _damaged(*_: Any) -> None:

@@ -166,10 +166,14 @@ def test_targeting_comes_before_weights_and_says_so() -> None:
     )
     config = CompiledConfig("k", 1, ("a", "b", "c"), compile_thresholds([0, 0, 100]), targeting)
     bucket = bucket_of("session-123")
-    assert explain(config, "session-123", "vip") == Assignment("b", 1, bucket, "individual_target")
+    assert explain(config, "session-123", "vip") == Assignment(
+        model="b", index=1, bucket=bucket, reason="individual_target"
+    )
     assert explain(config, "session-123", None, {"plan": "pro"}).reason == "rule:0"
     assert explain(config, "session-123", None, {"region": "eu"}).reason == "rule:1"
-    assert explain(config, "session-123") == Assignment("c", 2, bucket, "weight")
+    assert explain(config, "session-123") == Assignment(
+        model="c", index=2, bucket=bucket, reason="weight"
+    )
 
 
 @pytest.mark.parametrize("index", [3, 99, -1, -3])

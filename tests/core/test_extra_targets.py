@@ -25,7 +25,9 @@ def given(*entries: Any) -> Settings:
 
 def test_a_target_needs_a_name_and_a_url_and_has_defaults_for_the_rest() -> None:
     (target,) = given(ENTRY).extra_targets
-    assert target == ExtraTarget("lab", "http://lab:6006", {}, 128 << 20, 86_400.0)
+    assert target == ExtraTarget(
+        name="lab", url="http://lab:6006", headers={}, bytes_max=128 << 20, age_max_s=86_400.0
+    )
     assert target.endpoint == "http://lab:6006/v1/traces"
     (whole,) = given({**ENTRY, "url": "http://lab/otlp/v1/traces"}).extra_targets
     assert whole.endpoint == "http://lab/otlp/v1/traces"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from fallom._core.errors import StateDirectoryError
@@ -46,6 +48,22 @@ def defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     return places
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the place is another on other systems")
+@pytest.mark.parametrize("named", [None, "own/state", "own/state/"])
+@pytest.mark.usefixtures("defaults")
+def test_the_users_state_directory_is_that_of_the_xdg_specification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    environ = {}
+    if named is not None:
+        (tmp_path / named).mkdir(parents=True)
+        environ["XDG_STATE_HOME"] = str(tmp_path / named)
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / named))
+    found = find(None, environ)
+    assert os.path.normpath(found.base) == platformdirs.user_state_dir("fallom", appauthor=False)
+    found.close()
 
 
 def test_a_namespace_has_its_own_private_directories(tmp_path: Path) -> None:

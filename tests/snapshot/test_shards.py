@@ -81,8 +81,8 @@ def test_the_documented_shard_reads_as_documented() -> None:
     item = Item(2, 0, {2: "ab"})
     assert decode_shard(example, hash_of(example)) == {"k": item}
     four, eight = (bytes(range(16 * count)) for count in (4, 8))
-    assert Shards(1, (), four).hash_for("k") == four[16:32].hex()
-    assert Shards(1, (), eight).hash_for("k") == eight[80:96].hex()
+    assert Shards(keys=1, removed=(), table=four).hash_for("k") == four[16:32].hex()
+    assert Shards(keys=1, removed=(), table=eight).hash_for("k") == eight[80:96].hex()
     shards, made = divide({"k": item}, None)
     assert (shards.table.hex(), made) == (hash_of(example), {hash_of(example): example})
 
