@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +13,21 @@ CONFIG = "variants:\n  - {model: one, weight: 100}\n"
 MIB = 1 << 20
 
 
-class local_cloud:  # noqa: N801 - used as a function
-    """The local cloud, this process pointed at it, and no flusher left behind."""
+@contextlib.contextmanager
+def local_cloud(folder: Path) -> Iterator[Any]:
+    """Start the local cloud and point this process at it; leave no flusher behind."""
+    from fallom import _runtime
+    from fallom.dev.server import LocalCloud
+    from tests.support.flushers import end_flushers
 
-    def __init__(self, folder: Path) -> None:
-        from fallom.dev.server import LocalCloud
-
-        self._state = folder / "state"
-        served = folder / "served"
-        (served / "configs").mkdir(parents=True)
-        (served / "configs/app.yaml").write_text(CONFIG, encoding="utf-8")
-        self._cloud = LocalCloud(served, db=folder / "cloud.db")
-
-    def __enter__(self) -> Any:
-        self._cloud.start()
-        os.environ.update(self._cloud.environment())
-        os.environ.update(FALLOM_STATE_DIR=str(self._state), FALLOM_LINGER="1")
-        return self._cloud
-
-    def __exit__(self, *_: object) -> None:
-        from fallom import _runtime
-        from tests.support.flushers import end_flushers
-
-        _runtime.reset()
-        end_flushers(self._state)
-        self._cloud.stop()
+    state, served = folder / "state", folder / "served"
+    (served / "configs").mkdir(parents=True)
+    (served / "configs/app.yaml").write_text(CONFIG, encoding="utf-8")
+    with LocalCloud(served, db=folder / "cloud.db") as cloud:
+        os.environ.update(cloud.environment())
+        os.environ.update(FALLOM_STATE_DIR=str(state), FALLOM_LINGER="1")
+        try:
+            yield cloud
+        finally:
+            _runtime.reset()
+            end_flushers(state)
