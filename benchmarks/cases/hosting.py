@@ -188,7 +188,7 @@ def idle(bench: Bench) -> Table:
             contestant.order("warm", calls=5)
         flusher = _flusher_of(ours["FALLOM_STATE_DIR"])
         groups["**fallom** flusher of the host"] = [flusher]
-        time.sleep(bench.sized(5, 3))  # until what the recording set off is over
+        time.sleep(12)  # until what the recording set off is over, and the flusher is quiet
         before = {name: _used(pids) for name, pids in groups.items()}
         time.sleep(seconds)
         after = {name: _used(pids) for name, pids in groups.items()}

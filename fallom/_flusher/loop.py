@@ -44,8 +44,11 @@ from fallom._version import __version__
 __all__ = ["Flusher"]
 
 TICK_S = 0.25
-QUIET_TICK_S = 0.5  # where for some seconds there was nothing to ship and nobody wished anything:
+LOOK_EVERY_NS = 1_000_000_000  # at quota, writers, and whether the directory is still there
+# Where for some seconds there was nothing to ship and nobody wished anything; what grows is seen at each tick.
 QUIET_AFTER_NS = 5_000_000_000
+QUIET_TICK_S = 0.5
+QUIET_LOOK_EVERY_NS = 4_000_000_000
 BEAT_EVERY_NS = 500_000_000
 WATCHDOG_S = 30.0
 WATCHDOG_EVERY_NS = 5_000_000_000  # each time is a thread that ends and another that begins, in C
@@ -93,7 +96,7 @@ class Flusher:
         self._beat_ns = 0
         self._watchdog_ns = 0
         self._active_ns = 0  # when there last was something to do
-        self._second_ns = 0
+        self._look_ns = 0
         self._minute_ns = 0
         self._busy_ns = time.monotonic_ns()  # when there last was a writer or something to ship
 
@@ -142,13 +145,12 @@ class Flusher:
         why = ""
         while not why:
             now_ns = time.monotonic_ns()
-            is_second = self._tick(now_ns)
-            why = self._reason_to_leave(now_ns, once, lingers and is_second, is_second)
+            has_looked = self._tick(now_ns)
+            why = self._reason_to_leave(now_ns, once, lingers and has_looked, has_looked)
             if not self._is_idle() or self._bounds.is_urgent:
                 self._active_ns = now_ns
             if not why:
-                is_quiet = now_ns - self._active_ns > QUIET_AFTER_NS
-                self._stop.wait(QUIET_TICK_S if is_quiet else TICK_S)
+                self._stop.wait(QUIET_TICK_S if self._is_quiet(now_ns) else TICK_S)
         for lane in self._all_lanes:
             lane.stop()
         self._sync.stop()
@@ -183,26 +185,27 @@ class Flusher:
         return bool(marks_of(self._directory.spool, self._targets)) or self._fan_out.is_left()
 
     def _tick(self, now_ns: int) -> bool:
-        """Do what is due; tell whether that was what is due once a second."""
+        """Do what is due; tell whether all was looked at that a tick does not look at."""
         self._beat(now_ns)
-        is_second = now_ns - self._second_ns >= 1_000_000_000
+        look_every_ns = QUIET_LOOK_EVERY_NS if self._is_quiet(now_ns) else LOOK_EVERY_NS
+        is_look = now_ns - self._look_ns >= look_every_ns
         has_changed = self._watch.has_changed()
         for lane in self._all_lanes if has_changed else ():
             lane.wake()
-        if has_changed or is_second:
+        if has_changed or is_look:
             self._grant_wishes(now_ns)
-        if is_second or self._ledger.has_news:
+        if is_look or self._ledger.has_news:
             self._carry_over()
-        if is_second:
-            self._second_ns = now_ns
+        if is_look:
+            self._look_ns = now_ns
             self._wishes.tidy(now_ns)
-        if is_second or self._page.pressure() != Pressure.FINE or self._bounds.is_urgent:
+        if is_look or self._page.pressure() != Pressure.FINE or self._bounds.is_urgent:
             self._bounds.keep_quota(self._all_lanes)
         if now_ns - self._minute_ns >= 60_000_000_000:
             self._minute_ns = now_ns
             self._bounds.drop_aged(self._all_lanes)
             self._ledger.drop(Drop.DEAD_EVICTED, self._dead.evict(time.time_ns()))
-        return is_second
+        return is_look
 
     def _beat(self, now_ns: int) -> None:
         if now_ns - self._beat_ns >= BEAT_EVERY_NS:
@@ -274,6 +277,9 @@ class Flusher:
         if is_stuck:
             return "no writer lives and the server takes nothing; what is left stays on disk"
         return _NOT_NEEDED
+
+    def _is_quiet(self, now_ns: int) -> bool:
+        return now_ns - self._active_ns > QUIET_AFTER_NS
 
     def _is_idle(self) -> bool:
         return all(lane.is_idle for lane in self._all_lanes)
