@@ -45,7 +45,7 @@ __all__ = ["Flusher"]
 
 TICK_S = 0.25
 LOOK_EVERY_NS = 1_000_000_000  # at quota, writers, and whether the directory is still there
-# Where for some seconds there was nothing to ship and nobody wished anything; what grows is seen at each tick.
+# Where for some seconds there was nothing to ship and nobody wished anything; each tick sees what grows.
 QUIET_AFTER_NS = 5_000_000_000
 QUIET_TICK_S = 0.5
 QUIET_LOOK_EVERY_NS = 4_000_000_000
