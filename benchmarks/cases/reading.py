@@ -23,7 +23,7 @@ def models_warm(bench: Bench) -> Table:
         Entry("Flagsmith", "flagsmith", "flagsmith_flags", "models.get", 0.1),
     ]
     with bench.contestants(entries) as pairs:
-        rounds = bench.match(pairs, bench.sized(20_000, 5_000), bench.sized(3_000, 1_000))
+        rounds = bench.match(pairs, bench.sized(50_000, 5_000), bench.sized(10_000, 1_000))
         told = {entry.name: contestant.order("answers") for entry, contestant in pairs}
     by_rule = told[entries[0].name]["models"]
     for name, answers in told.items():
@@ -58,7 +58,7 @@ def models_first(bench: Bench) -> Table:
         Entry("LaunchDarkly, no event", "launchdarkly", "launchdarkly", "models.first", 0.2),
         Entry("Flagsmith, no event", "flagsmith", "flagsmith_flags", "models.first", 0.2),
     ]
-    calls, singles = bench.sized(5_000, 1_500), bench.sized(3_000, 1_000)
+    calls, singles = bench.sized(10_000, 1_500), bench.sized(10_000, 1_000)
     with bench.contestants(entries) as pairs:
         rounds = bench.match(pairs, calls, singles)
         ours = {entry.name: each for entry, each in pairs}[entries[1].name].order("answers")
@@ -90,7 +90,7 @@ def prompts(bench: Bench) -> Table:
         Entry("jinja2, compiled", "queues", "queues", "prompts.get", 0.2),
     ]
     with bench.contestants(entries) as pairs:
-        rounds = bench.match(pairs, bench.sized(20_000, 5_000), bench.sized(3_000, 1_000))
+        rounds = bench.match(pairs, bench.sized(50_000, 5_000), bench.sized(10_000, 1_000))
         told = {entry.name: contestant.order("answers") for entry, contestant in pairs}
     for name, answers in told.items():
         expect(answers == told[entries[0].name] or "jinja2" in name, f"{name} rendered {answers}")

@@ -27,7 +27,7 @@ def span(bench: Bench) -> Table:
         Entry("litequeue, on disk", "queues", "queues", "litequeue", 0.2),
         Entry("diskcache Deque, on disk", "queues", "queues", "diskcache", 0.1),
     ]
-    calls, singles = bench.sized(5_000, 1_500), bench.sized(3_000, 1_000)
+    calls, singles = bench.sized(10_000, 1_500), bench.sized(10_000, 1_000)
     with bench.contestants(entries) as pairs:
         rounds = bench.match(pairs, calls, singles)
         for entry, contestant in pairs:
@@ -65,7 +65,7 @@ def durability(bench: Bench) -> Table:
         Entry("Weave's log, written by the call", "weave", "weave_wal", "span.inline", 0.05),
         Entry("Weave's log, written by its threads", "weave", "weave_wal", "span", 0.05),
     ]
-    calls, singles = bench.sized(4_000, 1_000), bench.sized(2_000, 1_000)
+    calls, singles = bench.sized(10_000, 1_000), bench.sized(10_000, 1_000)
     with bench.contestants(entries) as pairs:
         rounds = bench.match(pairs, calls, singles)
         for entry, contestant in pairs:

@@ -10,7 +10,6 @@ from benchmarks.contestant import Contestant
 from benchmarks.table import Table
 
 KINDS = ("create", "stream", "async")
-BLOCK = 10  # as the adapter has it
 LIBRARIES = (
     ("**fallom**", "fallom", "fallom"),
     ("langfuse", "langfuse", "langfuse"),
@@ -41,7 +40,7 @@ def llm(bench: Bench) -> Table:
                 )
             table.rows += _kind(bench, kind, pairs)
     table.notes = [
-        "CPU time of the calling thread, median of blocks of 10 bare and 10 traced calls in turns; the "
+        "CPU time of the calling thread, median of blocks of bare and of traced calls in turns; the "
         "provider answers on loopback. *stream*: 500 pieces. *With delivery*: of the whole process, "
         "exporter included; fallom delivers in its flusher. Content is captured by all.",
         "Every traced call is counted at the receiver by distinct ids.",
@@ -50,7 +49,7 @@ def llm(bench: Bench) -> Table:
 
 
 def _kind(bench: Bench, kind: str, pairs: list[tuple[Entry, Contestant]]) -> list[dict[str, Any]]:
-    blocks = bench.sized(8, 2) if kind == "stream" else bench.sized(24, 4)
+    blocks = bench.sized(16 if kind == "stream" else 24, 4)
     found: dict[str, list[dict[str, Any]]] = {}
     counted: dict[str, float] = {}
     for _, contestant in pairs:
