@@ -6,6 +6,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -126,6 +127,24 @@ class Bench:
                 )
                 rounds[entry.name].append(found)
         return rounds
+
+    def settled(self, at_most: int) -> int:
+        """Count what arrived at the receiver, when no more comes."""
+        before, give_up_s = -1, time.monotonic() + 60
+        while time.monotonic() < give_up_s:
+            now = self.receiver.distinct()
+            if now >= at_most or now == before:
+                return now
+            before = now
+            time.sleep(1.0)  # longer than any contestant's pause between two batches, once flushed
+        return before
+
+    def expect_delivered(self, entry: Entry, contestant: Contestant, calls: int) -> None:
+        """Let it record slowly: all must arrive, or the counting is wrong, or nothing was recorded."""
+        self.receiver.clear()
+        contestant.order("warm", calls=calls)
+        kept = self.settled(calls)
+        expect(kept == calls, f"{entry.name}: {kept} of {calls} slow spans arrived")
 
     def table(
         self, name: str, title: str, rounds: dict[str, list[dict[str, Any]]], floor: str = ""

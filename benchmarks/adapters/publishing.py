@@ -20,7 +20,7 @@ def snapshot(options: dict[str, Any]) -> Subject:
     from fallom import prompts
 
     fallom.init()
-    size, used = options["size"], options["used"]
+    size, used, variables = options["size"], options["used"], {"x": "asked"}
     items = [
         {
             "key": f"p{n}",
@@ -36,10 +36,10 @@ def snapshot(options: dict[str, Any]) -> Subject:
     _in_child(lambda: publish({"prompts": items}))
     before = _resident(reader)
     begun = time.perf_counter_ns()
-    prompts.get("p0")
+    prompts.get("p0", variables)
     first_ms = (time.perf_counter_ns() - begun) / 1e6
     for n in range(min(used, size)):
-        prompts.get(f"p{n}")
+        prompts.get(f"p{n}", variables)
     memory_mib = (_resident(reader) - before) / 2**20
 
     def change(number: int) -> None:
@@ -47,14 +47,14 @@ def snapshot(options: dict[str, Any]) -> Subject:
         items[0] = {**items[0], "version": version, "system_prompt": f"Version {version}"}
         publish_ms = _in_child(lambda: publish({"prompts": items}))
         begun, begun_cpu = time.perf_counter_ns(), time.thread_time_ns()
-        prompt = prompts.get("p0")
+        prompt = prompts.get("p0", variables)
         told["refresh ms"] = (time.perf_counter_ns() - begun) / 1e6
         told["refresh CPU ms"] = (time.thread_time_ns() - begun_cpu) / 1e6
         told["publish ms"] = publish_ms
         told["is_new"] = prompt.system == f"Version {version}"
         begun = time.thread_time_ns()
         for _ in range(2000):
-            prompts.get("p0")
+            prompts.get("p0", variables)
         told["get us"] = (time.thread_time_ns() - begun) / 2000 / 1000
 
     return Subject(

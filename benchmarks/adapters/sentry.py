@@ -23,8 +23,7 @@ def span(options: dict[str, Any]) -> Subject:
 
     def call(_: int) -> None:
         with start(name="metrics", op="bench") as made:
-            for name, value in TEN.items():
-                made.set_data(name, value)
+            made.update_data(TEN)
 
     return Subject(call, lambda: sentry_sdk.flush(FLUSH_S))
 
