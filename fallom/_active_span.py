@@ -99,7 +99,7 @@ def parent_of_call() -> tuple[bytes, bytes] | None:
     An instrumentation of the client library, if there is one, has begun a span of its own around the
     method that led here. Ours takes its place, and it is marked so that the spool takes only one.
     """
-    span = _doubled()
+    span = _doubled() if _OTEL in sys.modules else None
     if span is None:
         return active_span()
     span.set_attribute(DOUBLED, True)
@@ -108,7 +108,7 @@ def parent_of_call() -> tuple[bytes, bytes] | None:
 
 def doubled_attributes() -> Mapping[str, Any]:
     """Give the attributes of the span that records the call which begins here too; none without one."""
-    span = _doubled()
+    span = _doubled() if _OTEL in sys.modules else None
     return {} if span is None else span.attributes or {}
 
 
@@ -130,8 +130,9 @@ def activate(trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
     """
     outer = _ours.get()
     if outer is None or outer.trace_id != trace_id:
-        outer = Parent(trace_id, span_id)
-    token = _ours.set(outer._replace(span_id=span_id))
+        token = _ours.set(Parent(trace_id, span_id))
+    else:
+        token = _ours.set(Parent(trace_id, span_id, outer.flags, outer.trace_state))
     api, otel = _loaded()
     if api is None:
         return Active(token, None)

@@ -124,8 +124,11 @@ class Runtime:
             return
         if not is_kept(span, self.settings.sample_rate):
             return
-        with contextlib.suppress(RecordError):
-            self._writer.start(span.span_id, self._packing.packed(span), now_ns)
+        try:
+            payload = self._packing.packed(span)
+        except RecordError:
+            return
+        self._writer.start(span.span_id, payload, now_ns)
 
     def record_values(
         self,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from fallom._active_span import (
-    Active,
     activate,
     active_span,
     deactivate,
@@ -51,21 +49,10 @@ class ContextTracing:
             attributes.update(self._prompt_taken() if tag is None else _prompt_attributes(tag))
         return attributes
 
-    def parent(self) -> tuple[bytes, bytes] | None:
-        """Give the span that is active here."""
-        return active_span()
-
-    def parent_of_call(self) -> tuple[bytes, bytes] | None:
-        """Give the parent of a call that begins here; one that an instrumentation records too is one."""
-        return parent_of_call()
-
-    def activate(self, trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
-        """Make a span the active one of this context."""
-        return activate(trace_id, span_id, is_call)
-
-    def deactivate(self, active: Any) -> None:
-        """Make the span that was before the active one again."""
-        deactivate(active)
+    parent = staticmethod(active_span)
+    parent_of_call = staticmethod(parent_of_call)
+    activate = staticmethod(activate)
+    deactivate = staticmethod(deactivate)
 
     def started(self, span: Span) -> None:
         """Leave word that a call began."""
@@ -88,7 +75,7 @@ class ContextTracing:
 
     def _prompt_taken(self) -> Mapping[str, AttributeValue]:
         """Give the tag's attributes where another span of the same call took it."""
-        return {}
+        return _NONE
 
 
 class SessionTracing(ContextTracing):
@@ -111,6 +98,8 @@ class SessionTracing(ContextTracing):
 
     def _prompt_taken(self) -> Mapping[str, AttributeValue]:
         taken = doubled_attributes()
+        if not taken:
+            return _NONE
         return {name: taken[name] for name in taken if name.startswith(_PROMPT_NAMES)}
 
 

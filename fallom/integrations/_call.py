@@ -118,25 +118,22 @@ class Call:
             reader: Reads this call.
             attributes: What the client says of itself (provider, server).
         """
-        self._once = threading.Lock()
-        self._once.acquire()  # until all is known: an object that is half made records nothing
         self._tracing = tracing
         self._reader = reader
         self._trace_id, self._parent = tracing.parent_of_call() or (new_trace_id(), b"")
         self._span_id = new_span_id()
-        self._attributes: dict[str, AttributeValue] = {names.OPERATION: reader.operation}
-        self._attributes.update(attributes)
+        known = {names.OPERATION: reader.operation, **attributes}
         if reader.model:
-            self._attributes[names.REQUEST_MODEL] = reader.model
+            known[names.REQUEST_MODEL] = reader.model
         context = tracing.call_attributes(reader.takes_prompt)
-        known = {**self._attributes, **context}  # before any content comes to it
+        known.update(context)
         mask = tracing.mask
         if mask is None:
-            self._attributes.update(reader.request())
+            request = reader.request()
         else:
             with masked(mask):
-                self._attributes.update(reader.request())
-        self._attributes.update(context)
+                request = reader.request()
+        self._attributes: dict[str, AttributeValue] = {**known, **request, **context}
         self._name = f"{reader.operation} {reader.model}".rstrip()
         self._first_ns = 0
         self._last_ns = 0
@@ -144,12 +141,12 @@ class Call:
         self.is_advancing = False  # whether a stream is being read through its own iterator
         self._start_unix_ns = time.time_ns()
         self._start_ns = time.perf_counter_ns()
-        word = self._span(known, self._start_unix_ns, SpanStatus.UNSET, "")
+        word = self._span(known, self._start_unix_ns, SpanStatus.UNSET, "")  # without content
         try:
             tracing.started(word)
         except Exception as error:  # noqa: BLE001  # named edge guard: costs the word, not the span
             give_up(tracing, "integration", error)
-        self._once.release()
+        self._once = threading.Lock()  # last: an object that is half made records nothing
 
     @property
     def reads_bytes(self) -> bool:

@@ -12,6 +12,7 @@ says so: ``[cut: 1234 characters]``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ __all__ = [
     "encode_messages",
     "encode_parts",
     "field",
-    "fields",
+    "getter",
     "is_given",
     "items",
     "masked",
@@ -84,19 +85,18 @@ def field(source: Any, name: str) -> Any:
     return value if type(value) in _SAID or is_given(value) else None
 
 
-def fields(source: Any) -> Mapping[str, Any] | None:
-    """Give all fields of decoded JSON or of a client library's object, to look at; None of others.
+def getter(source: Any) -> Callable[[str], Any]:
+    """Give what gives fields of ``source``; a quarter of the time of ``field`` where there are several.
 
-    A quarter of the time of ``field`` where there are several to look at. It may hold sentinels only of
-    what the caller made.
+    Only for answers: in what the caller made, it takes a client library's sentinel for a value.
     """
     if type(source) is dict:
-        return source
+        return source.get
     extra = getattr(source, "__pydantic_extra__", _NOTHING)
     if extra is _NOTHING:
-        return None
+        return functools.partial(field, source)
     known: dict[str, Any] = source.__dict__
-    return {**extra, **known} if extra else known
+    return {**extra, **known}.get if extra else known.get
 
 
 def is_given(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from fallom._core.span import AttributeValue
@@ -14,7 +13,7 @@ from fallom.integrations._content import (
     encode_messages,
     encode_parts,
     field,
-    fields,
+    getter,
     items,
     plain_message,
 )
@@ -120,14 +119,15 @@ class ChatReader:
 
     def _take(self, source: Any, name: str) -> None:
         """Take a completion or a chunk, whose choices have a message or a delta."""
-        answer = self._answer
+        answer, get = self._answer, getter(source)
         answer.named(source)
-        usage = field(source, "usage")
+        usage = get("usage")
         if usage is not None:
             answer.usage = chat_usage(usage)
-        for choice in items(field(source, "choices")):
-            index = answer.choice(field(choice, "index"), field(choice, "finish_reason"))
-            said = field(choice, name)
+        for choice in items(get("choices")):
+            get = getter(choice)
+            index = answer.choice(get("index"), get("finish_reason"))
+            said = get(name)
             # Of a call's pieces only the first has a name.
             calls = items(field(said, "tool_calls"))
             answer.tool_calls += sum(1 for call in calls if name == "message" or _is_named(call))
@@ -174,8 +174,7 @@ class _Choice:
         return bool(self.content) and not (self._texts or self._calls or self._others)
 
     def add(self, delta: Any) -> None:
-        known = fields(delta)
-        get = functools.partial(field, delta) if known is None else known.get
+        get = getter(delta)
         role = get("role")
         if isinstance(role, str) and role:
             self.role = role

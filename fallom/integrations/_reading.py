@@ -18,7 +18,7 @@ from fallom.integrations._content import (
     Room,
     clean,
     field,
-    fields,
+    getter,
     items,
     quoted,
 )
@@ -83,9 +83,9 @@ def counts(found: dict[str, Any], source: Any, attributes: Mapping[str, str]) ->
     """Add the whole numbers among the fields of ``source``, under the names that they have on a span."""
     if source is None:
         return
-    known = fields(source)
+    get = getter(source)
     for name, attribute in attributes.items():
-        value = count(field(source, name) if known is None else known.get(name))
+        value = count(get(name))
         if value is not None:
             found[attribute] = value
 

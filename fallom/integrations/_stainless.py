@@ -159,10 +159,6 @@ def _attempt_counter(inner: Callable[..., Any]) -> Callable[..., Any]:
     return prepare
 
 
-def _changed(kwargs: dict[str, Any], change: Change | None) -> dict[str, Any]:
-    return kwargs if change is None else {**kwargs, "body": change.body}
-
-
 def _leave(token: contextvars.Token[Call | None]) -> None:
     try:
         _current.reset(token)
@@ -181,7 +177,8 @@ def _post(inner: Callable[..., Any], observer: _Observer) -> Callable[..., Any]:
         token, entered = _current.set(call), call.enter()
         try:
             try:
-                answer = inner(path, **_changed(kwargs, change))
+                asked = kwargs if change is None else {**kwargs, "body": change.body}
+                answer = inner(path, **asked)
             except Exception as error:
                 if not observer.is_refused(change, error):
                     raise
@@ -211,7 +208,8 @@ def _async_post(inner: Callable[..., Any], observer: _Observer) -> Callable[...,
         token, entered = _current.set(call), call.enter()
         try:
             try:
-                answer = await inner(path, **_changed(kwargs, change))
+                asked = kwargs if change is None else {**kwargs, "body": change.body}
+                answer = await inner(path, **asked)
             except Exception as error:
                 if not observer.is_refused(change, error):
                     raise
@@ -252,8 +250,10 @@ class _Observer:
             if reader is None:
                 return None, None
             call = Call(tracing, reader, self._client_attributes())
+            if not is_stream:
+                return call, None
             options = kwargs.get("options") or {}
-            if not is_stream or _is_raw(options):
+            if _is_raw(options):
                 return call, None
             return call, self._dialect.change(self._client, path, body, options)
         except Exception as error:  # noqa: BLE001  # named edge guard: costs the span, not the call
@@ -277,12 +277,13 @@ class _Observer:
                 # First of all: it also keeps from the caller what only our change brought.
                 watch_stream(answer, call, change.is_hidden if change else None)
                 _note_request_id(answer, call)
-            elif hasattr(answer, "http_response"):
-                _note_request_id(answer, call)
-                _watch_raw(answer.http_response, call)
-            else:
-                _note_request_id(answer, call)
+                return
+            _note_request_id(answer, call)
+            raw = field(answer, "http_response")
+            if raw is None:
                 call.answered(answer)
+            else:
+                _watch_raw(raw, call)
         except Exception as error:  # noqa: BLE001  # named edge guard: costs the span, not the call
             call.abandon(error)
 
@@ -318,7 +319,8 @@ def _is_raw(options: Mapping[str, Any]) -> bool:
 def _note_request_id(answer: Any, call: Call) -> None:
     identity = getattr(answer, "_request_id", None)
     if identity is None:
-        response = getattr(answer, "http_response", None) or getattr(answer, "response", None)
+        # By ``field``: asking a model for what it does not have costs it an exception.
+        response = field(answer, "http_response") or field(answer, "response")
         headers = getattr(response, "headers", None) or {}
         identity = headers.get("x-request-id") or headers.get("request-id")
     call.note(names.REQUEST_ID, identity)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fallom._core.span import Tracing
 from fallom.integrations._call import Reader
-from fallom.integrations._content import field, is_given
+from fallom.integrations._content import field, getter, is_given
 from fallom.integrations._openai_chat import ChatReader
 from fallom.integrations._openai_media import (
     CompletionReader,
@@ -55,7 +55,7 @@ def _provider(client: Any) -> str:
 
 
 def _reader(path: str, body: Any, content_captured: bool) -> Reader | None:
-    make = _READERS.get(path.partition("?")[0])
+    make = _READERS.get(path) or _READERS.get(path.partition("?")[0])
     return None if make is None else make(body, content_captured)
 
 
@@ -81,13 +81,14 @@ def _ask_for_usage(client: Any, path: str, body: Any, options: Mapping[str, Any]
 
 
 def _is_usage_chunk(chunk: Any) -> bool:
-    if field(chunk, "usage") is None:
+    get = getter(chunk)
+    if get("usage") is None:
         # The others say "usage": null, which the caller's chunk.to_dict() would not have had.
         fields_set = getattr(chunk, "model_fields_set", None)
         if isinstance(fields_set, set):
             fields_set.discard("usage")
         return False
-    choices = field(chunk, "choices")
+    choices = get("choices")
     return isinstance(choices, list) and not choices
 
 
