@@ -30,6 +30,7 @@ _INGEST = {
 }
 _OPTIONS = {"endpoints": ["/v0.4/traces"], "batch_ingest_config": _INGEST}
 _PIECES = 500  # of a stream
+_TEXT = b"word " * 400  # of a question or an answer
 
 
 class Receiver:
@@ -56,6 +57,10 @@ class Receiver:
     def distinct(self) -> int:
         """Give how many distinct ids came, of whatever format."""
         return sum(each["distinct"] for each in self.counts().values())
+
+    def texts(self) -> int:
+        """Give how many long texts of questions and answers came."""
+        return sum(each["texts"] for each in self.counts().values())
 
     def clear(self) -> None:
         """Forget all that came."""
@@ -154,12 +159,15 @@ def _counts(bodies: list[tuple[str, str, bytes]]) -> dict[str, Any]:
 
             body = zstandard.ZstdDecompressor().decompressobj().decompress(raw)
         name = kind.split()[0]
-        each = found.setdefault(name, {"ids": set(), "all": 0, "requests": 0, "bytes": 0})
+        each = found.setdefault(
+            name, {"ids": set(), "all": 0, "requests": 0, "bytes": 0, "texts": 0}
+        )
         ids = _IDS[name](body, kind)
         each["ids"].update(ids)
         each["all"] += len(ids)
         each["requests"] += 1
         each["bytes"] += len(raw)
+        each["texts"] += body.count(_TEXT)
     return {
         name: {"distinct": len(each.pop("ids")), **each}  # evaluated in this order
         for name, each in found.items()

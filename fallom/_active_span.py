@@ -133,6 +133,8 @@ def activate(trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
         token = _ours.set(Parent(trace_id, span_id))
     else:
         token = _ours.set(Parent(trace_id, span_id, outer.flags, outer.trace_state))
+    if _OTEL not in sys.modules:
+        return Active(token, None)
     api, otel = _loaded()
     if api is None:
         return Active(token, None)

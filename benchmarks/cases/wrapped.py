@@ -21,7 +21,8 @@ LIBRARIES = (
 
 def llm(bench: Bench) -> Table:
     """Run bare and traced calls of each kind in turns."""
-    columns = ("bare us", "overhead us", "of best peer %", "with delivery us", "spans a call")
+    columns: tuple[str, ...] = ("bare us", "overhead us", "of best peer %", "with delivery us")
+    columns += ("spans a call", "texts a call")
     table = Table("llm", "A wrapped LLM call beside the bare one, CPU", columns)
     entries = [
         Entry(
@@ -40,10 +41,12 @@ def llm(bench: Bench) -> Table:
                 )
             table.rows += _kind(bench, kind, pairs)
     table.notes = [
-        "CPU time of the calling thread, median of blocks of bare and of traced calls in turns; the "
-        "provider answers on loopback. *stream*: 500 pieces. *With delivery*: of the whole process, "
-        "exporter included; fallom delivers in its flusher. Content is captured by all.",
-        "Every traced call is counted at the receiver by distinct ids.",
+        "CPU time of the calling thread, lower quartile of each block, blocks of bare and of traced "
+        "calls in turns, and the median of their differences; the provider answers on loopback. "
+        "*stream*: 500 pieces. *With delivery*: of the whole process, exporter included; fallom delivers "
+        "in its flusher.",
+        "Every traced call is counted at the receiver by distinct ids. *Texts a call*: those of question "
+        "and answer that came; 2 where a library delivers the content of both.",
     ]
     return table
 
@@ -52,6 +55,7 @@ def _kind(bench: Bench, kind: str, pairs: list[tuple[Entry, Contestant]]) -> lis
     blocks = bench.sized(16 if kind == "stream" else 24, 4)
     found: dict[str, list[dict[str, Any]]] = {}
     counted: dict[str, float] = {}
+    texts: dict[str, float] = {}
     for _, contestant in pairs:
         contestant.order("warm", calls=2)
         contestant.order("answers")
@@ -63,6 +67,7 @@ def _kind(bench: Bench, kind: str, pairs: list[tuple[Entry, Contestant]]) -> lis
             found.setdefault(f"{entry.name} {kind}", []).append(told)
             spans, calls = bench.receiver.distinct(), told["traced calls"]
             counted[f"{entry.name} {kind}"] = spans / calls
+            texts[f"{entry.name} {kind}"] = bench.receiver.texts() / calls
             is_ours = entry.peer == "fallom"
             expect(
                 spans == calls if is_ours else spans >= calls,
@@ -77,6 +82,7 @@ def _kind(bench: Bench, kind: str, pairs: list[tuple[Entry, Contestant]]) -> lis
                 "overhead us": statistics.median(one["overhead_us"] for one in each),
                 "with delivery us": statistics.median(one["all_overhead_us"] for one in each),
                 "spans a call": counted[name],
+                "texts a call": texts[name],
                 "repeats": len(each),
             }
         )

@@ -274,13 +274,14 @@ class Call:
             attributes[names.TIME_TO_FIRST_CHUNK] = seconds
         if len(self._attempts_ns) > 1:
             attributes[names.RETRIES] = len(self._attempts_ns) - 1
-        failure = self._reader.failure if error is None else error_type_of(error)
-        if error is not None and self._tracing.content_captured:
-            message = Room().text(str(error))  # providers echo the prompt in it
+        failure = self._reader.failure
+        if error is not None:
+            failure = error_type_of(error)
+            self.note(names.REQUEST_ID, getattr(error, "request_id", None))
+            if self._tracing.content_captured:
+                message = Room().text(str(error))  # providers echo the prompt in it
         if failure:
             attributes[names.ERROR_TYPE] = failure
-        if error is not None:
-            self.note(names.REQUEST_ID, getattr(error, "request_id", None))
         end_unix_ns = self._unix(time.perf_counter_ns())
         status = SpanStatus.ERROR if failure else SpanStatus.UNSET
         span = self._span(attributes, end_unix_ns, status, message, self._events())

@@ -276,10 +276,11 @@ class _Observer:
             if kwargs.get("stream") and hasattr(answer, "_iterator"):
                 # First of all: it also keeps from the caller what only our change brought.
                 watch_stream(answer, call, change.is_hidden if change else None)
-                _note_request_id(answer, call)
+                _note_request_id(answer, answer.response, call)
                 return
-            _note_request_id(answer, call)
+            # By ``field``: asking a model for what it does not have costs it an exception.
             raw = field(answer, "http_response")
+            _note_request_id(answer, raw or field(answer, "response"), call)
             if raw is None:
                 call.answered(answer)
             else:
@@ -316,11 +317,9 @@ def _is_raw(options: Mapping[str, Any]) -> bool:
     return any(str(name).lower() == _RAW_HEADER for name in headers)
 
 
-def _note_request_id(answer: Any, call: Call) -> None:
+def _note_request_id(answer: Any, response: Any, call: Call) -> None:
     identity = getattr(answer, "_request_id", None)
     if identity is None:
-        # By ``field``: asking a model for what it does not have costs it an exception.
-        response = field(answer, "http_response") or field(answer, "response")
         headers = getattr(response, "headers", None) or {}
         identity = headers.get("x-request-id") or headers.get("request-id")
     call.note(names.REQUEST_ID, identity)
