@@ -125,10 +125,9 @@ class Runtime:
         if not is_kept(span, self.settings.sample_rate):
             return
         try:
-            payload = self._packing.packed(span)
+            self._writer.start(span.span_id, self._packing.packed(span), now_ns)
         except RecordError:
             return
-        self._writer.start(span.span_id, payload, now_ns)
 
     def record_values(
         self,
