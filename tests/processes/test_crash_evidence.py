@@ -144,6 +144,7 @@ assert fallom.status()["dropped"].get("too_large"), fallom.status()
 }
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_call_that_ended_is_never_told_as_died_though_its_span_was_refused(
     cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str
@@ -153,8 +154,10 @@ def test_a_call_that_ended_is_never_told_as_died_though_its_span_was_refused(
     cloud.fault("503,path=/v1/traces")
     kill_in_flight(CALL + REFUSALS[refusal] + WAIT, tmp_path, "refused")
     cloud.fault()
+    # Else the next one's start may be refused too. A backoff of half a minute may be under way.
+    assert fallom.flush(90) == 0
     kill_in_flight(CALL + WAIT, tmp_path, "killed")
-    wait_for(lambda: died(cloud), timeout_s=90)  # a backoff of half a minute may be under way
+    wait_for(lambda: died(cloud), timeout_s=90)
     assert fallom.flush(60) == 0
     assert {row["attributes"]["fallom.session_id"] for row in died(cloud)} == {"killed"}
 
