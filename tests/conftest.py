@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fallom import _runtime
 from fallom._context import CURRENT_PROMPT, CURRENT_SESSION
 from tests.support.flushers import end_flushers
+
+# On a busy machine an example takes its time, which says nothing about what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fallom._core.outcome import TRIES_BEFORE_SPLIT, Verdict
@@ -79,7 +78,6 @@ def test_a_server_that_rejects_more_than_it_got_rejected_what_it_got(fake_http: 
     st.sets(st.integers(1, 200), max_size=10),
     st.sampled_from([400, 413, 422]),
 )
-@hypothesis_settings(deadline=None)
 def test_exactly_the_guilty_are_found_and_all_others_arrive_once(
     sent: list[int], poison: set[int], status: int
 ) -> None:

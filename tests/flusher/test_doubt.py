@@ -95,7 +95,7 @@ def test_a_batch_of_nothing_but_poison_is_dead_at_once_when_what_comes_after_it_
         )
     )
 )
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(max_examples=60)
 def test_whatever_the_share_of_the_guilty_exactly_they_are_dead_and_the_rest_arrives_once(
     drawn: tuple[int, set[int], int],
 ) -> None:

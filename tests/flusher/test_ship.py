@@ -140,7 +140,9 @@ def test_a_batch_is_bounded(spool: File, dead: DeadLetters) -> None:
     record(spool, *range(1, 11))
     ship = Ship(spool, dead, lambda _: 200, items_max=4)
     ship.run()
-    assert [len(span_numbers(request)) for request in ship.http.requests] == [4, 4, 2]
+    sizes = [len(span_numbers(request)) for request in ship.http.requests]
+    # In whatever order: to a server that is known to be well, several go side by side.
+    assert sorted(sizes) == [2, 4, 4]
 
 
 def test_one_poison_span_of_many_is_in_dead_with_the_reason_and_the_rest_arrive(

@@ -325,7 +325,6 @@ TestSpool = Spool.TestCase
 TestSpool.settings = settings(
     max_examples=settings.default.max_examples,  # the soak asks for more
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 

@@ -143,7 +143,11 @@ def _connected(path: Path) -> sqlite3.Connection:
         check_same_thread=False,
     )
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA cache_size = -32768")
+    try:
+        connection.execute("PRAGMA cache_size = -32768")
+    except sqlite3.Error:  # the first look at the file
+        connection.close()
+        raise
     return connection
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -226,9 +227,14 @@ def test_traces_are_chosen_by_when_they_began(index: Any, read: Any, row: Any) -
 
 def test_a_file_that_is_damaged_or_of_another_layout_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "page"
+
+    def of_another_layout() -> None:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+
     for spoil in (
         lambda: path.write_bytes(b"no database at all" * 100),
-        lambda: sqlite3.connect(path).execute("PRAGMA user_version = 99"),
+        of_another_layout,
     ):
         Index(path).close()
         spoil()
