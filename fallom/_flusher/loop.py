@@ -93,6 +93,7 @@ class Flusher:
         self._sync = SyncThread(settings, self._http, directory, page, self._ledger)
         self._wishes = self._reader(Destination.WISHES)
         self._watch = Watch(directory.spool)
+        self._is_held_more = threading.Event()  # of what the main target has, for extra ones
         self._beat_ns = 0
         self._watchdog_ns = 0
         self._active_ns = 0  # when there last was something to do
@@ -132,6 +133,8 @@ class Flusher:
         """Run lanes and sync until there is a reason to leave; give it when their threads have ended."""
         settings, page = self._settings, self._page
         self._lanes = self._main_lanes()
+        for lane in self._lanes if settings.extra_targets else ():
+            lane.on_accept = self._is_held_more.set
         self._all_lanes = [*self._lanes, *self._fan_out.make_lanes(self._http, self._masks.current)]
         self._sync = SyncThread(settings, self._http, self._directory, page, self._ledger)
         self._beat_ns = 0
@@ -150,7 +153,10 @@ class Flusher:
             if not self._is_idle() or self._bounds.is_urgent:
                 self._active_ns = now_ns
             if not why:
-                self._stop.wait(QUIET_TICK_S if self._is_quiet(now_ns) else TICK_S)
+                # What the main target accepts is held for others from then on, and may not take its room:
+                # it accepts more within a tick than a budget may have. A signal is seen at the next tick.
+                told = self._is_held_more if settings.extra_targets else self._stop
+                told.wait(QUIET_TICK_S if self._is_quiet(now_ns) else TICK_S)
         for lane in self._all_lanes:
             lane.stop()
         self._sync.stop()
@@ -199,7 +205,9 @@ class Flusher:
         if is_look:
             self._look_ns = now_ns
             self._wishes.tidy(now_ns)
-        if is_look or self._page.pressure() != Pressure.FINE or self._bounds.is_urgent:
+        is_urgent = self._bounds.is_urgent or self._is_held_more.is_set()
+        self._is_held_more.clear()
+        if is_look or is_urgent or self._page.pressure() != Pressure.FINE:
             self._bounds.keep_quota(self._all_lanes)
         if now_ns - self._minute_ns >= 60_000_000_000:
             self._minute_ns = now_ns

@@ -86,6 +86,7 @@ class Lane:
         self._dead = dead
         self._ledger = ledger
         self._limits = limits or LaneLimits()
+        self.on_accept: Callable[[], None] = lambda: None  # told of each batch that was accepted
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._turned_off = False
@@ -346,6 +347,7 @@ class Lane:
         except OSError as error:
             # Not written down, but delivered: at worst a later flusher sends them again.
             self._say(f"{self.name}: an offset cannot be written: {error}")
+        self.on_accept()
 
     def _say(self, sentence: str) -> None:
         self._ledger.say(sentence, time.monotonic())

@@ -196,6 +196,27 @@ def test_a_dead_target_costs_its_own_budget_and_then_its_own_records(
     assert kept < count / 2
 
 
+def test_a_dead_target_takes_no_room_from_the_main_one_in_a_burst(
+    cloud: LocalCloud, lab: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded within one tick is more than all that the spool may hold."""
+    lab.kill()
+    monkeypatch.setenv("FALLOM_TRACES_EXTRA_LAB_BYTES_MAX", str(1 << 18))
+    fallom.init(spool_bytes_max=3 << 20, segment_bytes_max=1 << 16)
+    count, each, lacking_max = 12_000, 200, 1000
+    record(0, each)
+    assert fallom.flush(60) == 0
+    for start in range(each, count, each):
+        record(start, each, text="x" * 1000)
+        # What the main target lacks is never more than half of its room.
+        wait_for(
+            lambda end=start + each: end - _received(cloud) <= lacking_max, 60, what="delivery"
+        )
+    assert fallom.flush(60) == 0
+    assert fallom.status()["dropped"] == {}
+    assert cloud.stats()["spans"]["distinct"] == count
+
+
 def _held_bytes(state_dir: Path) -> int:
     found = 0
     for path in state_dir.glob("v1/*/spool/*"):
