@@ -155,8 +155,8 @@ class Flusher:
             if not why:
                 # What the main target accepts is held for others from then on, and may not take its room:
                 # it accepts more within a tick than a budget may have. A signal is seen at the next tick.
-                told = self._is_held_more if settings.extra_targets else self._stop
-                told.wait(QUIET_TICK_S if self._is_quiet(now_ns) else TICK_S)
+                event = self._is_held_more if settings.extra_targets else self._stop
+                event.wait(QUIET_TICK_S if self._is_quiet(now_ns) else TICK_S)
         for lane in self._all_lanes:
             lane.stop()
         self._sync.stop()
