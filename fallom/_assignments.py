@@ -27,46 +27,66 @@ class Made(NamedTuple):
     model: str
     generation: int  # of the snapshot for which it holds; -1: it hangs on more than the session
     attributes: Mapping[str, AttributeValue]  # of the session's spans
+    config: CompiledConfig  # what decided; as long as it is kept, no other has its id
+    told_as: int  # hash of all that the server is told of it but the session
 
 
-class Assignments:
-    """The assignments of one process; a forked child goes on with its parent's."""
+class Assignments(RecentValues[tuple[str, str], Made]):
+    """What was last assigned, by config key and session, of one process; a forked child goes on with it."""
 
-    __slots__ = ("_made", "_told", "_ways")
+    __slots__ = ("_told", "_ways")
 
     def __init__(self) -> None:
         """Start with nothing known."""
+        super().__init__(REMEMBERED_MAX)
         self._told = Recent(REMEMBERED_MAX)
-        self._made: RecentValues[tuple[str, str], Made] = RecentValues(REMEMBERED_MAX)
-        self._ways: dict[tuple[str, int, int, str, int], Made] = {}
+        self._ways: dict[tuple[int, int, str, int], Made] = {}
 
-    def is_new(self, config: CompiledConfig, session_id: str, model: str) -> bool:
-        """Tell whether this assignment was not told before; it counts as told from now on."""
-        return self._told.is_new(hash((config.key, config.version, session_id, model)))
-
-    def remember(
-        self, config: CompiledConfig, session_id: str, index: int, reason: str, generation: int
-    ) -> None:
-        """Remember what was assigned to a session, and why.
+    def by_weight(
+        self, config: CompiledConfig, session_id: str, index: int, generation: int, is_last: bool
+    ) -> bool:
+        """Take what the weights gave to a session.
 
         Args:
-            config: What decided.
+            config: Whose weights.
             session_id: The session.
             index: The variant's.
-            reason: As ``_core.assignment.explain`` has it.
             generation: Of the snapshot for which it holds, see ``Made``.
+            is_last: Whether it is remembered as the last one although it was told before.
+
+        Returns:
+            Whether it was not told before; it counts as told from now on.
         """
-        if len(session_id) > _ID_CHARS_MAX:
-            return
-        way = config.key, config.version, index, reason, generation
+        way = id(config), index, "weight", generation
+        made = self._ways.get(way) or self._way(config, *way[1:])
+        is_new = self._told.is_new(hash((made.told_as, session_id)))
+        if (is_new or is_last) and len(session_id) <= _ID_CHARS_MAX:
+            self.remember((config.key, session_id), made)
+        return is_new
+
+    def is_new(self, config: CompiledConfig, session_id: str, index: int) -> bool:
+        """Tell whether this assignment was not told before; it counts as told from now on."""
+        return self._told.is_new(hash((_told_as(config, index), session_id)))
+
+    def by_targeting(
+        self, config: CompiledConfig, session_id: str, index: int, reason: str
+    ) -> None:
+        """Take what targeting decided for a session, in this call: the next may have another context."""
+        if len(session_id) <= _ID_CHARS_MAX:
+            self.remember((config.key, session_id), self._way(config, index, reason, -1))
+
+    def _way(self, config: CompiledConfig, index: int, reason: str, generation: int) -> Made:
+        way = id(config), index, reason, generation
         made = self._ways.get(way)
         if made is None:
             if len(self._ways) >= _WAYS_MAX:
                 self._ways.clear()
             attributes = assigned_attributes(config.version, index, reason)
-            made = self._ways[way] = Made(config.models[index], generation, attributes)
-        self._made.remember((config.key, session_id), made)
+            told_as = _told_as(config, index)
+            made = Made(config.models[index], generation, attributes, config, told_as)
+            self._ways[way] = made
+        return made
 
-    def find(self, config_key: str, session_id: str) -> Made | None:
-        """Give what was last assigned to a session."""
-        return self._made.find((config_key, session_id))
+
+def _told_as(config: CompiledConfig, index: int) -> int:
+    return hash((config.key, config.version, config.models[index]))

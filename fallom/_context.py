@@ -6,7 +6,7 @@ Context variables: an asyncio task starts with a copy of its creator's, a new th
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from fallom._core.span import SessionContext
 
@@ -15,6 +15,7 @@ __all__ = [
     "CURRENT_SESSION",
     "PromptTag",
     "RequestContext",
+    "TagFields",
     "enter_session",
     "leave_session",
     "take_prompt_tag",
@@ -30,13 +31,18 @@ class PromptTag(NamedTuple):
     variant_index: int | None = None
 
 
+# The same as a plain tuple, which takes a tenth of the time to make: nearly every tag is never read.
+TagFields: TypeAlias = "tuple[str, int | None, str | None, int | None]"
+
 CURRENT_SESSION: ContextVar[SessionContext | None] = ContextVar("fallom_session", default=None)
 _OUTER_SESSIONS: ContextVar[tuple[SessionContext | None, ...]] = ContextVar(
     "fallom_outer_sessions", default=()
 )
 # In a list, because tasks and threads that are started with a copy of the context share it: whichever
 # of them makes the next call takes the tag for all.
-CURRENT_PROMPT: ContextVar[list[PromptTag] | None] = ContextVar("fallom_prompt", default=None)
+CURRENT_PROMPT: ContextVar[list[PromptTag | TagFields] | None] = ContextVar(
+    "fallom_prompt", default=None
+)
 
 _OF_A_REQUEST: tuple[ContextVar[Any], ...] = (CURRENT_SESSION, _OUTER_SESSIONS, CURRENT_PROMPT)
 
@@ -87,6 +93,6 @@ def take_prompt_tag() -> PromptTag | None:
     """Give the prompt tag of this context, once: the call after the next has none."""
     held = CURRENT_PROMPT.get()
     try:
-        return held.pop() if held else None
+        return PromptTag(*held.pop()) if held else None
     except IndexError:  # another thread was faster
         return None

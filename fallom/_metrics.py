@@ -73,10 +73,10 @@ class MetricsPacking:
             RecordError: It cannot be packed.
         """
         if session is None:
-            made = self._assignments.find(config_key, session_id)
+            made = self._assignments.find((config_key, session_id))
             attributes = _NONE if made is None else made.attributes
         else:
-            made = self._assignments.find(session.config_key, session_id)
+            made = self._assignments.find((session.config_key, session_id))
             kept = self._kept.find(id(session)) or self._keep(session, made)
             if kept is not None and kept.made is not made:
                 kept = self._keep(session, made)

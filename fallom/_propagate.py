@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
 
-from fallom._context import CURRENT_PROMPT, PromptTag
+from fallom._context import CURRENT_PROMPT, PromptTag, TagFields
 from fallom._core.propagation import Carried
 from fallom._propagation import carried_here, enter, leave
 
@@ -34,7 +34,7 @@ def propagated(function: F) -> F:
 class _Block:
     """What was carried, in force within a ``with`` block; entered as often as is needed."""
 
-    def __init__(self, carried: Carried, prompt: list[PromptTag] | None) -> None:
+    def __init__(self, carried: Carried, prompt: list[PromptTag | TagFields] | None) -> None:
         self._carried = carried
         self._prompt = prompt
 
@@ -53,7 +53,7 @@ class Propagated:
         self,
         function: Callable[..., Any],
         carried: Carried,
-        prompt: list[PromptTag] | None = None,
+        prompt: list[PromptTag | TagFields] | None = None,
     ) -> None:
         """Use ``trace.propagate``."""
         functools.update_wrapper(self, function)
@@ -71,7 +71,7 @@ class Propagated:
 
 
 def _coroutine(
-    function: Callable[..., Any], carried: Carried, prompt: list[PromptTag] | None
+    function: Callable[..., Any], carried: Carried, prompt: list[PromptTag | TagFields] | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     async def called(*args: Any, **kwargs: Any) -> Any:
@@ -82,7 +82,7 @@ def _coroutine(
 
 
 def _generator(
-    function: Callable[..., Any], carried: Carried, prompt: list[PromptTag] | None
+    function: Callable[..., Any], carried: Carried, prompt: list[PromptTag | TagFields] | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -109,7 +109,7 @@ def _generator(
 
 
 def _async_generator(
-    function: Callable[..., Any], carried: Carried, prompt: list[PromptTag] | None
+    function: Callable[..., Any], carried: Carried, prompt: list[PromptTag | TagFields] | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     async def called(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:

@@ -75,6 +75,7 @@ class Runtime:
         self.whereabouts = Whereabouts(settings, self.drops.warn, self._found)
         self._reset_for_process()
         self.assignments = Assignments()
+        self.tells_exposures = settings.tells_exposures
         self.metrics = MetricsPacking(self._packing, self.assignments)
 
     def _reset_for_process(self) -> None:
@@ -217,7 +218,7 @@ class Runtime:
 
         None where it is not known, a new snapshot was published, or a look is due.
         """
-        made = self.assignments.find(config_key, session_id)
+        made = self.assignments.find((config_key, session_id))
         if (
             made is not None
             and made.generation == self.whereabouts.words[GENERATION_WORD]

@@ -115,7 +115,7 @@ def context_attributes() -> dict[str, AttributeValue]:
 
 def known_assignment(config_key: str, session_id: str) -> Mapping[str, AttributeValue]:
     """Give the attributes of the assignment that this process last made; none if it made none."""
-    made = current().assignments.find(config_key, session_id)
+    made = current().assignments.find((config_key, session_id))
     return _NONE if made is None else made.attributes
 
 

@@ -97,28 +97,28 @@ def get(
             model = runtime.known_model(config_key, session_id)
             if model is not None:
                 return model
-        generation = (
-            runtime.snapshot.seen
-        )  # before the config is looked up: of it, or an earlier one
+        generation = runtime.snapshot.seen  # before the config: of it, or an earlier one
         config = runtime.snapshot.config(config_key, version)
         if config is None:
             config = _wait_for(runtime, config_key, version, bool(fallback))
         if config is not None:
             index = choose(config, session_id, customer_id, context)
             model = config.models[index]
-            is_new = runtime.assignments.is_new(config, session_id, model)
-            if is_new and runtime.settings.tells_exposures:
+            if config.targeting is None:
+                holds = generation if version is None else -1
+                is_new = runtime.assignments.by_weight(
+                    config, session_id, index, holds, version is None
+                )
+            else:
+                is_new = runtime.assignments.is_new(config, session_id, index)
+                if is_new:
+                    why = explain_assignment(config, session_id, customer_id, context).reason
+                    runtime.assignments.by_targeting(config, session_id, index, why)
+            if is_new and runtime.tells_exposures:
                 exposure = config.key, config.version, session_id, model, time.time_ns()
                 runtime.record_values(_EXPOSURES, _EXPOSURE, exposure, Exposure)
             else:
                 runtime.look_if_due()  # else recording did
-            if config.targeting is not None:
-                if is_new:
-                    why = explain_assignment(config, session_id, customer_id, context).reason
-                    runtime.assignments.remember(config, session_id, index, why, -1)
-            elif is_new or version is None:
-                holds = generation if version is None else -1
-                runtime.assignments.remember(config, session_id, index, "weight", holds)
             return model
     except Exception as error:  # noqa: BLE001 - the edge guard of this call
         if not fallback:

@@ -260,7 +260,7 @@ def _result(
         raise _without_value(prompt, missing, unused)
     key, version = prompt.key, prompt.version
     tagged = None if is_fallback else version
-    CURRENT_PROMPT.set([PromptTag(key, tagged, ab_test_key, variant_index)])
+    CURRENT_PROMPT.set([(key, tagged, ab_test_key, variant_index)])
     return PromptResult(
         key, version, system, user, ab_test_key, variant_index, is_fallback, missing, unused, chat
     )
@@ -323,7 +323,7 @@ def get_prompt_context() -> dict[str, Any] | None:
     held = CURRENT_PROMPT.get()
     if not held:
         return None
-    tag = held[-1]
+    tag = PromptTag(*held[-1])
     return {
         "prompt_key": tag.key,
         "prompt_version": tag.version,

@@ -136,9 +136,42 @@ def test_configs_of_the_same_version_are_told_apart() -> None:
         config = CompiledConfig(key, 1, models_of, (500_000, 1_000_000))
         for index in (0, 1):
             for generation in (5, 6):
-                assignments.remember(config, f"s{index}{generation}", index, "weight", generation)
-    found = [assignments.find(key, s) for key in ("app", "other") for s in ("s05", "s06", "s15")]
+                assignments.by_weight(config, f"s{index}{generation}", index, generation, True)
+    found = [assignments.find((key, s)) for key in ("app", "other") for s in ("s05", "s06", "s15")]
     assert [(made.model, made.generation) for made in found if made] == [
         *(("one", 5), ("one", 6), ("two", 5)),
         *(("three", 5), ("three", 6), ("four", 5)),
     ]
+
+
+def test_an_assignment_is_told_once_and_again_when_version_or_model_changed() -> None:
+    assignments = Assignments()
+    weights = (500_000, 1_000_000)
+    first = CompiledConfig("app", 1, ("one", "two"), weights)
+    again = CompiledConfig("app", 1, ("one", "two"), weights)  # of the next snapshot
+    later = CompiledConfig("app", 2, ("one", "two"), weights)
+    other = CompiledConfig("other", 1, ("one", "two"), weights)
+    asked = [(first, 0), (first, 1), (later, 0), (other, 0)]
+    for session in ("s", "t"):
+        for number, (config, index) in enumerate(asked):
+            assert assignments.by_weight(config, session, index, number, True), (config, index)
+    for config, index in [*asked, (again, 0), (again, 1)]:
+        assert not assignments.by_weight(config, "s", index, 9, True)
+        assert not assignments.is_new(config, "t", index)
+
+
+def test_what_is_remembered_of_a_session_is_that_of_the_last_call() -> None:
+    assignments = Assignments()
+    config = CompiledConfig("app", 1, ("one", "two"), (500_000, 1_000_000))
+    assert assignments.is_new(config, "s", 1)
+    assignments.by_targeting(config, "s", 1, "rule:0")
+    found = assignments.find(("app", "s"))
+    assert found is not None
+    assert (found.model, found.generation) == ("two", -1)
+    assert found.attributes["fallom.assignment.reason"] == "rule:0"
+    assert assignments.by_weight(config, "s", 0, 5, True)
+    found = assignments.find(("app", "s"))
+    assert found is not None
+    assert (found.model, found.generation) == ("one", 5)
+    assert assignments.by_weight(config, "x" * 300, 0, 5, True)
+    assert assignments.find(("app", "x" * 300)) is None

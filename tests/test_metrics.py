@@ -57,9 +57,9 @@ def test_a_record_is_the_same_whether_its_session_was_packed_before(
     for number in range(8):
         session = draw.draw(st.sampled_from(known))
         if draw.draw(st.booleans()):
-            world.assignments.remember(CONFIG, session.session_id, number % 2, "weight", number)
+            world.assignments.by_weight(CONFIG, session.session_id, number % 2, number, True)
         key = draw.draw(st.sampled_from(["app", "other"]))
-        made = world.assignments.find(session.config_key, session.session_id)
+        made = world.assignments.find((session.config_key, session.session_id))
         attributes = session_attributes(session) | dict(made.attributes if made else {})
         expected = Metrics(TRACE, SPAN, NOW, key, session.session_id, attributes, data)
         record = decode_record(Packing().packed(expected))

@@ -108,7 +108,7 @@ def bucket_of(session_id: str, salt: bytes = b"") -> int:
         raw = session_id.encode()
     except UnicodeEncodeError:  # lone surrogates; no well-formed id is spelled by these bytes
         raw = session_id.encode("utf-8", "surrogatepass")
-    bucket: int = _first_four(md5(salt + raw, usedforsecurity=False).digest())[0] % BUCKETS
+    bucket: int = _first_four(md5(salt + raw).digest())[0] % BUCKETS
     return bucket
 
 

@@ -67,7 +67,8 @@ VERSION = 1
 _MAGIC = b"\xf1\x0c\x4d\x7e"
 _PREFIX = struct.Struct("<BBHI")  # version, kind, reserved, length: what the checksum covers
 _CHECKSUM = struct.Struct("<I")
-_crc32, _pack_prefix, _pack_checksum = zlib.crc32, _PREFIX.pack, _CHECKSUM.pack  # of each record
+_HEADER = struct.Struct("<4s8sI")  # magic, prefix, checksum
+_crc32, _pack_prefix, _pack_header = zlib.crc32, _PREFIX.pack, _HEADER.pack  # of each record
 _PAYLOAD_MAX = FRAME_BYTES_MAX - HEADER_BYTES
 RECORD_BYTES_MAX = FRAME_BYTES_MAX - (64 << 10)  # leaves room for what a dead letter adds to it
 
@@ -150,14 +151,13 @@ def encode_frame(kind: int, payload: bytes, seed: int) -> bytes:
     if length > RECORD_BYTES_MAX and (kind != Kind.DEAD or length > _PAYLOAD_MAX):
         raise FrameTooLargeError(f"a record of {length} bytes; at most {RECORD_BYTES_MAX}")
     prefix = _pack_prefix(VERSION, kind, 0, length)
-    checksum = _crc32(payload, _crc32(prefix, seed))
-    return b"".join((_MAGIC, prefix, _pack_checksum(checksum), payload))
+    return _pack_header(_MAGIC, prefix, _crc32(payload, _crc32(prefix, seed))) + payload
 
 
 def encode_tombstone(payload_bytes: int, seed: int) -> bytes:
     """Give the header of an erased frame, to be written over that of a frame with such a payload."""
     prefix = _PREFIX.pack(VERSION, Kind.ERASED, 0, payload_bytes)
-    return b"".join((_MAGIC, prefix, _CHECKSUM.pack(zlib.crc32(prefix, seed))))
+    return _HEADER.pack(_MAGIC, prefix, zlib.crc32(prefix, seed))
 
 
 def seed_of(segment_id: bytes) -> int:

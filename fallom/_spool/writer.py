@@ -20,7 +20,6 @@ from fallom._host.control import Drop
 from fallom._host.files import File
 from fallom._host.forks import ProcessLock, new_mark
 from fallom._spool.frame import (
-    RECORD_BYTES_MAX,
     FrameTooLargeError,
     Kind,
     RecordError,
@@ -65,6 +64,9 @@ class SpoolWriter:
         self._bytes_max = segment_bytes_max
         self._may_open = may_open
         self._syncs = fsync == "always"
+        self._plain_max = (
+            0 if self._syncs else segment_bytes_max
+        )  # below it a write is all there is
         self._open: dict[Destination, OpenSegment] = {}
         self._refused: dict[Destination, tuple[int, Drop]] = {}  # when, and why
         # Re-entrant: a signal handler may record while its thread is recording.
@@ -99,9 +101,12 @@ class SpoolWriter:
         if not self._mark[0]:  # a fork made in C ran no hook
             self.forget()
         segment = self._open.get(destination)
-        if segment is None or len(payload) > RECORD_BYTES_MAX:
+        if segment is None:
             return self._write_anywhere(destination, kind, payload, now_ns)
-        frame = encode_frame(kind, payload, segment.seed)  # not under the lock
+        try:
+            frame = encode_frame(kind, payload, segment.seed)  # not under the lock
+        except FrameTooLargeError:
+            return Drop.TOO_LARGE
         with self._lock:
             # Nearly always: a segment that may grow, looked at within the last second, and nobody
             # interrupted. What is otherwise, or goes wrong, is for the long way; so is a segment that
@@ -109,8 +114,8 @@ class SpoolWriter:
             size = segment.size
             if (
                 segment.checked_ns <= now_ns < segment.checked_ns + RETRY_AFTER_NS
-                and size < self._bytes_max
-                and not (self._is_writing or self._refused or self._syncs)
+                and size < self._plain_max
+                and not (self._is_writing or self._refused)
             ):
                 self._is_writing = True
                 fd = segment.file.fd
