@@ -63,7 +63,9 @@ class Runtime:
         self._packing = Packing()
         self._forked = ProcessLock(threading.RLock)
         self._guard = ForkGuard(on_child=self.after_fork)
-        self.snapshot = SnapshotReader(self._database, self._generation, self._guard.held)
+        self.snapshot = SnapshotReader(
+            self._database, lambda: self.whereabouts.words[GENERATION_WORD], self._guard.held
+        )
         self._writer = SpoolWriter(
             self._spool,
             lambda: worker_resource(settings, os.environ),
@@ -317,9 +319,6 @@ class Runtime:
     def _database(self) -> str | None:
         place = self.whereabouts.place
         return place.directory.snapshot_path if place is not None else None
-
-    def _generation(self) -> int:
-        return self.whereabouts.words[GENERATION_WORD]
 
 
 class _Holder:

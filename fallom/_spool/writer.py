@@ -64,9 +64,7 @@ class SpoolWriter:
         self._bytes_max = segment_bytes_max
         self._may_open = may_open
         self._syncs = fsync == "always"
-        self._plain_max = (
-            0 if self._syncs else segment_bytes_max
-        )  # below it a write is all there is
+        self._plain_max = 0 if self._syncs else segment_bytes_max  # below it a write is all
         self._open: dict[Destination, OpenSegment] = {}
         self._refused: dict[Destination, tuple[int, Drop]] = {}  # when, and why
         # Re-entrant: a signal handler may record while its thread is recording.
