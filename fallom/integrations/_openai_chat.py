@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from fallom._core.span import AttributeValue
@@ -36,17 +38,20 @@ from fallom.integrations._reading import (
 __all__ = ["ChatReader", "chat_usage"]
 
 _TOOL_CALLS_MAX = 256  # in one message; a guard against a server's nonsense, not a known limit
-_TEXT_ALONE = {"content"}
+_OF_CHUNK = operator.itemgetter("choices", "usage", "id", "model")
+_OF_CHOICE = operator.itemgetter("delta", "finish_reason", "index")
 
 
 class ChatReader:
     """Reads one call of ``/chat/completions``."""
 
     __slots__ = (
+        "_alone",
         "_answer",
         "_body",
         "_choices",
         "_content_captured",
+        "_others",
         "_plain",
         "_text",
         "failure",
@@ -61,6 +66,8 @@ class ChatReader:
         self._answer = Answer()
         self._choices: dict[int, _Choice] = {}
         self._plain: Any = None  # class of deltas, when the first choice has been seen
+        self._others: Callable[[Any], Any] = len  # gives their other fields
+        self._alone: tuple[Any, ...] = ()  # those of one that brings text and nothing else
         self._text: Gathered | None = None  # of that choice, if content is captured
         self.model = model_of(body)
         self.failure = ""
@@ -83,22 +90,21 @@ class ChatReader:
         takes ten times as long.
         """
         try:
-            chunk = piece.__dict__
-            (choice,) = chunk["choices"]
-            known = choice.__dict__
-            delta = known["delta"]
-            text = delta.__dict__["content"]
+            (choice,), usage, identity, model = _OF_CHUNK(piece.__dict__)
+            delta, reason, index = _OF_CHOICE(choice.__dict__)
+            known = delta.__dict__
+            text = known["content"]
             answer = self._answer
             if (
                 type(delta) is self._plain
-                and delta.__pydantic_fields_set__ == _TEXT_ALONE
+                and self._others(known) in self._alone
                 and not delta.__pydantic_extra__  # reasoning, of other providers
                 and type(text) is str
-                and known["finish_reason"] is None
-                and known["index"] == 0
-                and chunk["usage"] is None
-                and chunk["id"] == answer.id
-                and chunk["model"] == answer.model
+                and reason is None
+                and index == 0
+                and usage is None
+                and identity == answer.id
+                and model == answer.model
             ):
                 gathered = self._text
                 if gathered is not None:
@@ -136,9 +142,18 @@ class ChatReader:
                 if gathered is None or name == "message":
                     gathered = self._choices[index] = _Choice()
                 gathered.add(said)
-            if index == 0 and type(said).__module__.startswith("openai."):
-                self._plain = type(said)
-                self._text = self._choices[0].content if self._content_captured else None
+            if index == 0 and name == "delta" and type(said).__module__.startswith("openai."):
+                self._know(said)
+
+    def _know(self, delta: Any) -> None:
+        """Know how deltas of the first choice look that bring text and nothing else."""
+        others = dict.fromkeys(name for name in delta.__dict__ if name != "content")
+        if others:
+            self._plain, self._others = type(delta), operator.itemgetter(*others)
+            first = self._choices.get(0)  # none if content is not captured
+            role = "assistant" if first is None else first.role  # some providers repeat it
+            self._alone = tuple(others.values()), tuple({**others, "role": role}.values())
+            self._text = None if first is None else first.content
 
     def answer(self, is_stream: bool) -> dict[str, AttributeValue]:
         """Give the answer's attributes."""

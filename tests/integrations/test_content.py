@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fallom.integrations._content import (
@@ -23,6 +23,7 @@ from fallom.integrations._content import (
     encode_messages,
     encode_parts,
     field,
+    quoted,
 )
 from fallom.integrations._openai_chat import ChatReader
 from fallom.integrations._openai_responses import ResponsesReader
@@ -281,3 +282,20 @@ def test_any_answer_is_read(value: Any) -> None:
 
 def test_messages_that_build_to_nothing_are_left_out() -> None:
     assert encode_messages([1, 2], lambda item: None) == "[]"
+
+
+@given(st.text(st.characters(exclude_categories=())), st.booleans())
+@example('"', True)
+@example("\\", True)
+@example("\x1f\x7f\u2028\ud800", True)
+def test_a_text_is_quoted_as_the_encoder_quotes_it(text: str, is_long: bool) -> None:
+    text = "a" * 300 * is_long + text
+    assert quoted(text) == json.dumps(text, ensure_ascii=False)
+
+
+@given(st.sampled_from(["user", "assistant", "system", "developer", "tool", "other"]), st.text())
+def test_a_plain_message_has_the_json_of_any_other(role: str, text: str) -> None:
+    message = {"role": role, "content": text}
+    for reader, name in ((ChatReader, "messages"), (ResponsesReader, "input")):
+        other = {**message, "name": None}  # looked at field by field
+        assert shown([message], reader, name) == shown([other], reader, name)

@@ -168,11 +168,12 @@ def test_the_short_way_to_read_a_chunk_reads_what_the_long_way_does(
     assert short.answer(True) == long.answer(True)
 
 
+@pytest.mark.parametrize("more", [{}, {"role": "assistant"}, {"refusal": None, "role": None}])
 def test_chunks_that_bring_only_text_are_read_the_short_way(
-    monkeypatch: pytest.MonkeyPatch,
+    more: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = ChatReader({}, True)
-    choice = {"index": 0, "delta": {"content": "word"}, "finish_reason": None}
+    choice = {"index": 0, "delta": {"content": "word", **more}, "finish_reason": None}
     chunk = ChatCompletionChunk.model_validate(
         {"id": "c", "model": "m", "object": "chat.completion.chunk", "created": 1}
         | {"choices": [choice]}

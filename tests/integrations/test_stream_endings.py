@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -144,6 +147,48 @@ def test_closed_generator_of_the_caller_gives_its_part(client: Any, tracing: Rec
     generator = relay()
     read_two(generator)
     generator.close()  # GeneratorExit in the caller's own code, as when a web client goes away
+    assert is_partial(tracing.span)
+
+
+def test_a_second_thread_gets_the_clients_own_error_and_the_stream_goes_on(
+    client: Any, provider: Provider, tracing: Recording
+) -> None:
+    provider.queue = [Reply(events=chat_chunks("Hel", finish=None, usage=False), hangs=True)]
+    stream = start(client)
+    read_two(stream)
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(list, stream)
+        while not stream._iterator.gi_running:
+            time.sleep(0.001)
+        with pytest.raises(ValueError, match="already executing"):
+            next(stream)
+        provider.let_go.set()
+        assert rest.result() == []
+    assert is_partial(tracing.span)
+
+
+def test_a_reader_that_takes_its_time_gets_each_piece_when_it_asks_for_it(
+    client: Any, provider: Provider, tracing: Recording
+) -> None:
+    provider.queue = [Reply(events=chat_chunks("a", "b", "c"), hangs=False)]
+    stream = start(client)
+    seen: list[int] = []
+    for chunk in stream:
+        seen.append(len(seen))
+        chunk.choices.clear()  # what the reader does to a piece is behind its recording
+        assert tracing.spans == []
+    assert len(seen) == 5
+    assert text_of(tracing.span) == "abc"
+
+
+def test_closed_iterator_of_a_stream_gives_its_part_and_closes_the_response(
+    client: Any, tracing: Recording
+) -> None:
+    stream = start(client)
+    assert inspect.isgenerator(stream._iterator)  # as without us
+    read_two(stream)
+    stream._iterator.close()
+    assert stream.response.is_closed
     assert is_partial(tracing.span)
 
 
