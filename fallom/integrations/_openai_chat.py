@@ -136,7 +136,8 @@ class ChatReader:
             said = get(name)
             # Of a call's pieces only the first has a name.
             calls = items(field(said, "tool_calls"))
-            answer.tool_calls += sum(1 for call in calls if name == "message" or _is_named(call))
+            if calls:
+                answer.tool_calls += sum(name == "message" or _is_named(call) for call in calls)
             if self._content_captured:
                 gathered = self._choices.get(index)
                 if gathered is None or name == "message":
