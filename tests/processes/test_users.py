@@ -39,6 +39,7 @@ from fallom import trace
 os.environ["XDG_STATE_HOME"] = {str(homes[0])!r}
 fallom.init(traces_url="http://127.0.0.1:9", configs_url="http://127.0.0.1:9", flusher="external")
 trace.span({{}}, config_key="app", session_id="root")
+fallom.status()  # loads what it needs: another user may not be able to read this interpreter's library
 if os.fork() == 0:
     os.setgid({NOBODY}); os.setuid({NOBODY})  # as a server drops its privileges
     os.environ["XDG_STATE_HOME"] = {str(homes[NOBODY])!r}
@@ -73,8 +74,7 @@ from fallom import trace
 import fallom._flusher.loop, fallom._flusher.http, diskcache, filelock, platformdirs, requests, idna
 import fallom._flusher.main as flusher
 from fallom._core.settings import resolve_settings
-from fallom._flusher.http import Http
-fallom._flusher.http.Http()._session()
+fallom._flusher.http.Http()
 homes = {{0: {str(homes[0])!r}, {NOBODY}: {str(homes[NOBODY])!r}}}
 for uid in ({NOBODY}, 0):
     if os.fork() == 0:
