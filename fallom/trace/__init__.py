@@ -97,8 +97,10 @@ def span(
     Blocks:
         For one write to a file.
     """
-    if type(data) is not dict and not isinstance(data, Mapping):
-        raise TypeError(f"data must be a mapping of names to values, not {type(data).__name__}")
+    if type(data) is not dict:
+        if not isinstance(data, Mapping):
+            raise TypeError(f"data must be a mapping of names to values, not {type(data).__name__}")
+        data = dict(data)
     session = CURRENT_SESSION.get()
     if config_key is None or session_id is None:
         if session is None:
@@ -117,8 +119,6 @@ def span(
     parent = active_span()
     if parent is not None:
         trace_id = parent[0]
-    if type(data) is not dict:
-        data = dict(data)
     now_ns = time.time_ns()
     try:
         payload = runtime.metrics.packed(
