@@ -18,7 +18,7 @@ from fallom._core.errors import NotFoundError
 from fallom._core.frozen import Frozen
 from fallom._core.span import Exposure
 from fallom._past import Past, past_assignment, unix_ns_of
-from fallom._runtime import Runtime, current
+from fallom._runtime import HOLDER, Runtime, current
 from fallom._spool.frame import Kind
 from fallom._spool.segment import Destination
 from fallom._waiting import is_in_event_loop, wait_for_first_publish
@@ -91,7 +91,7 @@ def get(
         have, as long, once per version and minute; under a running event loop, if there is a fallback,
         not at all.
     """
-    runtime = current()
+    runtime = HOLDER.runtime or current()
     try:
         if version is None:
             model = runtime.known_model(config_key, session_id)

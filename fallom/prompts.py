@@ -15,7 +15,7 @@ from fallom._core.assignment import choose_prompt
 from fallom._core.errors import ConfigurationError, MissingVariableError, NotFoundError
 from fallom._core.fallback import Fallback, check_fallback, compile_fallback
 from fallom._core.prompt import Chat, CompiledPrompt
-from fallom._runtime import Runtime, current
+from fallom._runtime import HOLDER, Runtime, current
 from fallom._waiting import is_in_event_loop, wait_for_first_publish
 
 __all__ = [
@@ -173,7 +173,7 @@ def get(
         check_fallback(fallback)
     if missing not in _INSTEAD:
         raise _no_policy(missing)
-    runtime = current()
+    runtime = HOLDER.runtime or current()
     runtime.look_if_due()
     prompt = runtime.snapshot.prompt(prompt_key, version)
     if prompt is None and _waited(runtime, fallback):
@@ -220,7 +220,7 @@ def get_ab(
         check_fallback(fallback)
     if missing not in _INSTEAD:
         raise _no_policy(missing)
-    runtime = current()
+    runtime = HOLDER.runtime or current()
     runtime.look_if_due()
     test = runtime.snapshot.ab_test(ab_test_key)
     if test is None and _waited(runtime, fallback):
