@@ -24,7 +24,8 @@ class CompiledTemplate(NamedTuple):
         text: The template as it was written.
         pieces: Literal, placeholder, literal, ... ; joined they are ``text``.
         names: The variable of each placeholder, in order.
-        form: The same for Python's ``%``, which fills it in one step.
+        form: The same for Python's ``%``, which fills it in one step, where nothing is missing: 0.1 us,
+            where a loop over the pieces takes 0.5.
     """
 
     text: str
@@ -32,27 +33,15 @@ class CompiledTemplate(NamedTuple):
     names: tuple[str, ...]
     form: str
 
-    def render(self, variables: Mapping[str, Any] | None) -> str:
-        """Give the text with the variables in it; values by ``str``, None as "None".
-
-        A value whose ``str`` raises counts as not given.
-        """
-        if not variables or not self.names:
-            return self.text
-        if type(variables) is dict:  # another mapping may make up what it does not have
-            try:
-                return self.form % variables  # 0.1 us, a loop over the pieces 0.5
-            except Exception:  # noqa: BLE001 - a name is missing, or ``__str__`` of the caller's failed
-                return self.render_by_pieces(variables)[0]
-        return self.render_by_pieces(variables)[0]
-
     def render_by_pieces(
         self, variables: Mapping[str, Any] | None, instead: str | None = None
     ) -> tuple[str, list[str]]:
-        """Give what ``render`` gives, whatever is missing or fails, and the names of that.
+        """Give the text with the variables in it, and the names that had no value.
+
+        Values by ``str``, None as "None"; a value whose ``str`` raises counts as not given.
 
         Args:
-            variables: As for ``render``.
+            variables: Values by name.
             instead: What stands for a missing value; None leaves the placeholder.
         """
         pieces = list(self.pieces)

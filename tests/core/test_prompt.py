@@ -49,9 +49,14 @@ def test_report_and_texts_are_those_of_looking_at_each_name(
     assert missing == tuple(dict.fromkeys(name for name in names if name not in good))
     assert unused == tuple(name for name in variables if name not in names)
     filled = good if instead is None else {**dict.fromkeys(missing, instead), **good}
-    assert (system_text, user_text) == (prompt.system.render(filled), prompt.user.render(filled))
+    assert (system_text, user_text) == (
+        prompt.system.render_by_pieces(filled)[0],
+        prompt.user.render_by_pieces(filled)[0],
+    )
     if chat:
-        assert messages == tuple((role, each.render(filled)) for role, each in prompt.chat)
+        assert messages == tuple(
+            (role, each.render_by_pieces(filled)[0]) for role, each in prompt.chat
+        )
     else:
         assert messages is None
 
