@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fallom._arguments import check_text
+from fallom._assignments import Made
 from fallom._core.assignment import CompiledConfig, bucket_of, choose
 from fallom._core.assignment import explain as explain_assignment
 from fallom._core.errors import NotFoundError
@@ -106,17 +107,16 @@ def get(
             model = config.models[index]
             if config.targeting is None:
                 holds = generation if version is None else -1
-                is_new = runtime.assignments.by_weight(
+                made = runtime.assignments.by_weight(
                     config, session_id, index, holds, version is None
                 )
             else:
-                is_new = runtime.assignments.is_new(config, session_id, index)
-                if is_new:
+                made = None
+                if runtime.assignments.is_new(config, session_id, index):
                     why = explain_assignment(config, session_id, customer_id, context).reason
-                    runtime.assignments.by_targeting(config, session_id, index, why)
-            if is_new and runtime.tells_exposures:
-                exposure = config.key, config.version, session_id, model, time.time_ns()
-                runtime.record_values(_EXPOSURES, _EXPOSURE, exposure, Exposure)
+                    made = runtime.assignments.by_targeting(config, session_id, index, why)
+            if made is not None and runtime.tells_exposures:
+                _tell(runtime, made, session_id)
             else:
                 runtime.look_if_due()  # else recording did
             return model
@@ -127,6 +127,17 @@ def get(
     if fallback:
         return fallback
     raise _not_found(runtime, config_key, version)
+
+
+def _tell(runtime: Runtime, made: Made, session_id: str) -> None:
+    now_ns = time.time_ns()
+    payload = made.exposure(session_id, now_ns)
+    if payload is not None:
+        runtime.record(_EXPOSURES, _EXPOSURE, payload)
+    else:
+        config = made.config
+        exposure = Exposure(config.key, config.version, session_id, made.model, now_ns)
+        runtime.record_values(_EXPOSURES, _EXPOSURE, exposure)
 
 
 def explain(

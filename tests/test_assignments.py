@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fallom
 from fallom import models
@@ -17,6 +19,7 @@ from fallom._runtime import current
 from fallom._snapshot.entries import Kind
 from fallom._snapshot.publish import Publisher
 from fallom._snapshot.schema import read_listing
+from fallom._spool.frame import pack
 
 
 @pytest.fixture(autouse=True)
@@ -175,3 +178,38 @@ def test_what_is_remembered_of_a_session_is_that_of_the_last_call() -> None:
     assert (found.model, found.generation) == ("one", 5)
     assert assignments.by_weight(config, "x" * 300, 0, 5, True)
     assert assignments.find(("app", "x" * 300)) is None
+
+
+_texts = st.text(max_size=40) | st.text(min_size=250, max_size=260)
+
+
+@given(_texts, st.integers(0, 2**40), _texts, _texts, st.integers(2**32, 2**63))
+def test_an_exposure_that_is_packed_by_hand_is_that_of_msgpack(
+    key: str, version: int, model: str, session_id: str, unix_ns: int
+) -> None:
+    config = CompiledConfig(key, version, (model,), (1_000_000,))
+    made = Assignments().by_weight(config, session_id, 0, 5, True)
+    assert made is not None
+    packed = made.exposure(session_id, unix_ns)
+    assert (packed is None) == (len(session_id.encode()) > 255)
+    if packed is not None:
+        assert packed == pack((key, version, session_id, model, unix_ns))
+
+
+def test_an_exposure_of_an_odd_id_is_not_packed_by_hand() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    config = CompiledConfig("app", 1, ("one",), (1_000_000,))
+    for session_id in ("x" * 256, "\ud800", Text("s")):
+        made = Assignments().by_weight(config, session_id, 0, 5, True)
+        assert made is not None
+        assert made.exposure(session_id, 2**60) is None
+
+
+@pytest.mark.parametrize("session_id", ["s", "é" * 20, "x" * 300, "\ud800"])
+def test_an_exposure_is_recorded_whatever_its_id(session_id: str) -> None:
+    publish(1, "one")
+    assert models.get("app", session_id) == "one"
+    assert models.get("app", session_id) == "one"
+    assert fallom.status()["recorded"] == 1
