@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from fallom._core.errors import ConfigurationError
@@ -86,13 +86,12 @@ def push(settings: Settings, directory: StateDirectory, stop: threading.Event) -
         before = {**page.tallies(), **page.drops()}
         from fallom._flusher.loop import Flusher  # only of a push that may begin
 
-        unlimited = replace(
-            settings,
+        unlimited = settings.replaced(
             spool_bytes_max=_NO_LIMIT,
             spool_segments_max=_NO_LIMIT,
             spool_age_max_s=_NO_AGE_S,
             extra_targets=tuple(
-                replace(each, bytes_max=_NO_LIMIT, age_max_s=_NO_AGE_S)
+                each.replaced(bytes_max=_NO_LIMIT, age_max_s=_NO_AGE_S)
                 for each in settings.extra_targets
             ),
         )
