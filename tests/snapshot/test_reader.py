@@ -78,7 +78,7 @@ def test_what_is_published_is_read(publisher: Publisher, directory: Path, page: 
     assert version_of(reader, "a") == 3
     found = reader.prompt("p")
     assert found is not None
-    assert found.user.render({"name": "you"}) == "hello you"
+    assert found.render({"name": "you"})[1] == "hello you"
     test = reader.ab_test("t")
     assert test is not None
     assert [variant.prompt_key for variant in test.variants] == ["p", "q"]
