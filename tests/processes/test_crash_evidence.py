@@ -156,6 +156,10 @@ def test_a_call_that_ended_is_never_told_as_died_though_its_span_was_refused(
     cloud.fault()
     # Else the next one's start may be refused too. A backoff of half a minute may be under way.
     assert fallom.flush(90) == 0
+    wait_for(
+        lambda: fallom.status()["spool"]["allocated_bytes"] < 500_000,
+        what="what was delivered to be deleted",
+    )
     kill_in_flight(CALL + WAIT, tmp_path, "killed")
     wait_for(lambda: died(cloud), timeout_s=90)
     assert fallom.flush(60) == 0
