@@ -85,7 +85,7 @@ class Runtime:
         self._look_lock = threading.Lock()
         self._looked_ns = 0
         self._watch = FlusherWatch(self.settings, self.drops.warn)
-        self._patience = Patience(self.settings.cold_start_timeout_s)
+        self.patience = Patience(self.settings.cold_start_timeout_s)
         self.drops.forget()
         self._room.forget()
         self._writer.forget()
@@ -229,19 +229,13 @@ class Runtime:
             return made.model
         return None
 
-    def is_waiting_over(self, now_s: float) -> bool:
-        """Tell whether a read need not wait (any more) for the first publish."""
-        if not self.snapshot.is_empty() or (self.place or self.whereabouts.find()) is None:
-            return True
-        return self._patience.is_over(now_s)
-
     def wish(self, config_key: str, version: int) -> float | None:
         """Ask the flusher for a pinned version.
 
         Returns:
             Until when (monotonic s) it is worth waiting for; None if it was asked for in vain lately.
         """
-        until_s = self._patience.for_version(config_key, version, time.monotonic())
+        until_s = self.patience.for_version(config_key, version, time.monotonic())
         if until_s is not None:
             self.record_values(Destination.WISHES, Kind.WISH, Wish(config_key, version))
         return until_s

@@ -22,7 +22,7 @@ from fallom._past import Past, past_assignment, unix_ns_of
 from fallom._runtime import HOLDER, Runtime, current
 from fallom._spool.frame import Kind
 from fallom._spool.segment import Destination
-from fallom._waiting import is_in_event_loop, wait_for_first_publish
+from fallom._waiting import is_in_event_loop, wait_for_publish
 
 __all__ = ["Explanation", "explain", "get", "init"]
 
@@ -87,7 +87,8 @@ def get(
         TypeError: ``config_key`` or ``session_id`` is no text, and no fallback was given.
 
     Blocks:
-        Never for the network. Where no snapshot was ever published on this host, up to
+        Never for the network. Where no snapshot was ever published on this host, and without a fallback
+        for a key that is not in one from before the last ``sync_interval``, up to
         ``cold_start_timeout`` (1 s), once per process; for a pinned version that the snapshot does not
         have, as long, once per version and minute; under a running event loop, if there is a fallback,
         not at all.
@@ -235,11 +236,12 @@ def _explain_past(
 def _wait_for(
     runtime: Runtime, config_key: str, version: int | None, has_fallback: bool
 ) -> CompiledConfig | None:
-    """Wait for the first publish, and for a pinned version, as far as waiting is allowed."""
+    """Wait for a publish, and for a pinned version, as far as waiting is allowed."""
     may_wait = not (has_fallback and is_in_event_loop())
     runtime.look_if_due()
     if may_wait:
-        wait_for_first_publish(runtime)
+        takes_old = has_fallback or version is not None
+        wait_for_publish(runtime, lambda: runtime.snapshot.config(config_key), takes_old)
     config = runtime.snapshot.config(config_key, version)
     if config is not None or version is None or runtime.snapshot.is_empty():
         return config

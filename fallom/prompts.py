@@ -5,9 +5,9 @@ Getting a prompt tags the next LLM call of the same context (thread or task) wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from fallom._arguments import check_text
 from fallom._context import CURRENT_PROMPT, PromptTag
@@ -16,7 +16,7 @@ from fallom._core.errors import ConfigurationError, MissingVariableError, NotFou
 from fallom._core.fallback import Fallback, check_fallback, compile_fallback
 from fallom._core.prompt import Chat, CompiledPrompt
 from fallom._runtime import HOLDER, Runtime, current
-from fallom._waiting import is_in_event_loop, wait_for_first_publish
+from fallom._waiting import is_in_event_loop, wait_for_publish
 
 __all__ = [
     "PromptResult",
@@ -27,7 +27,7 @@ __all__ = [
     "init",
 ]
 
-
+T = TypeVar("T")
 MissingPolicy: TypeAlias = Literal["leave", "empty", "error"]
 
 # What stands for a missing value; where it is refused, nobody sees what does.
@@ -161,7 +161,8 @@ def get(
         TypeError: ``prompt_key`` is no text, or ``variables`` no mapping.
 
     Blocks:
-        Never for the network. Where no snapshot was ever published on this host, up to
+        Never for the network. Where no snapshot was ever published on this host, and without a fallback
+        for a key that is not in one from before the last ``sync_interval``, up to
         ``cold_start_timeout`` (1 s), once per process; under a running event loop, if there is a
         fallback, not at all.
     """
@@ -176,8 +177,8 @@ def get(
     runtime = HOLDER.runtime or current()
     runtime.look_if_due()
     prompt = runtime.snapshot.prompt(prompt_key, version)
-    if prompt is None and _waited(runtime, fallback):
-        prompt = runtime.snapshot.prompt(prompt_key, version)
+    if prompt is None:
+        prompt = _awaited(runtime, lambda: runtime.snapshot.prompt(prompt_key, version), fallback)
     if prompt is None:
         if fallback is None:
             raise _not_found(runtime, "prompt", prompt_key, version)
@@ -223,8 +224,8 @@ def get_ab(
     runtime = HOLDER.runtime or current()
     runtime.look_if_due()
     test = runtime.snapshot.ab_test(ab_test_key)
-    if test is None and _waited(runtime, fallback):
-        test = runtime.snapshot.ab_test(ab_test_key)
+    if test is None:
+        test = _awaited(runtime, lambda: runtime.snapshot.ab_test(ab_test_key), fallback)
     if test is None:
         if fallback is None:
             raise _not_found(runtime, "prompt A/B test", ab_test_key, None)
@@ -239,12 +240,11 @@ def get_ab(
     return _result(prompt, variables, missing, ab_test_key, index)
 
 
-def _waited(runtime: Runtime, fallback: Fallback | None) -> bool:
-    """Wait for the first publish, as far as that is allowed; tell whether to look again."""
-    if not runtime.snapshot.is_empty() or (fallback is not None and is_in_event_loop()):
-        return False
-    wait_for_first_publish(runtime)
-    return True
+def _awaited(runtime: Runtime, find: Callable[[], T | None], fallback: Fallback | None) -> T | None:
+    """Wait for a publish with what was not found, as far as that is allowed."""
+    if fallback is not None and is_in_event_loop():
+        return None
+    return wait_for_publish(runtime, find, takes_old=fallback is not None)
 
 
 def _result(

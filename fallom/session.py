@@ -14,6 +14,7 @@ from fallom._core.span import AttributeValue, SessionContext
 from fallom._runtime import current
 from fallom._session_attributes import assigned_attributes, session_attributes
 from fallom._tracing import SessionTracing, known_assignment
+from fallom._waiting import is_waiting_over
 
 __all__ = ["FallomSession", "session"]
 
@@ -80,14 +81,14 @@ class FallomSession:
             Never the event loop. Waits as ``models.get`` does, with the loop running.
         """
         runtime = current()
-        if runtime.snapshot.is_empty():
+        key, takes_old = config_key or self.config_key, bool(fallback) or version is not None
+        while runtime.snapshot.config(key) is None and not is_waiting_over(runtime, takes_old):
             import asyncio  # only here: whoever awaits this has loaded it already
 
-            while not runtime.is_waiting_over(time.monotonic()):
-                runtime.look_if_due()
-                await asyncio.sleep(0.005)
+            runtime.look_if_due()
+            await asyncio.sleep(0.005)
         if version is not None:
-            await self._wait_for_version(config_key or self.config_key, version)
+            await self._wait_for_version(key, version)
         return self.get_model_sync(config_key, fallback, version, context)
 
     def get_model_sync(

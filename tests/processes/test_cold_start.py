@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fallom
-from fallom import models, prompts
+from fallom import _runtime, models, prompts
 from fallom.dev.server import LocalCloud
 from fallom.exceptions import NotFoundError
 from tests.support.flushers import end_flushers, wait_for
@@ -169,3 +169,56 @@ assert fallom.flush(20) == 0
     run_script(code, tmp_path)
     sent = wait_for(lambda: cloud.exposures() if len(cloud.exposures()) >= 50 else None)
     assert sorted(row["session_id"] for row in sent) == sorted(f"s{number}" for number in range(50))
+
+
+def test_a_key_that_is_newer_than_what_an_earlier_run_left_is_waited_for_unless_there_is_a_fallback(
+    cloud: LocalCloud, folder: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FALLOM_COLD_START_TIMEOUT", "30")
+    monkeypatch.setenv("FALLOM_SYNC_INTERVAL", "0.1")
+    fallom.init()
+    assert fallom.wait_until_ready(20)
+    cloud.fault("500,path=/configs")
+    _forget(state_dir)
+    (folder / "configs/new.yaml").write_text("variants:\n  - {model: one, weight: 100}\n")
+    (folder / "prompts").mkdir(exist_ok=True)
+    (folder / "prompts/new.yaml").write_text("user_template: Hello\n")
+    assert models.get("new", "s", fallback="spare") == "spare"
+    cloud.fault()
+    assert models.get("new", "s") == "one"
+    _forget(state_dir)
+    (folder / "prompts/newer.yaml").write_text("user_template: Hello again\n")
+    assert prompts.get("newer").user == "Hello again"
+    _forget(state_dir)
+    (folder / "configs/newest.yaml").write_text("variants:\n  - {model: two, weight: 100}\n")
+    assert asyncio.run(fallom.session("newest", "s").get_model()) == "two"
+
+
+def _forget(state_dir: Path) -> None:
+    """Leave what a run leaves that ended some time ago: a snapshot, and no flusher."""
+    end_flushers(state_dir)
+    fallom.shutdown()
+    place = _runtime.current().place
+    assert place is not None
+    wait_for(lambda: time.time() - place.page.synced_s() > 1.2, what="the last fetch to be old")
+    _runtime.reset()
+    fallom.init()
+
+
+def test_a_key_that_nobody_has_is_waited_for_once_a_process(
+    cloud: LocalCloud, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FALLOM_SYNC_INTERVAL", "0.1")
+    monkeypatch.setenv("FALLOM_COLD_START_TIMEOUT", "2")
+    fallom.init()
+    assert fallom.wait_until_ready(20)
+    cloud.kill()
+    _forget(state_dir)
+    waits = []
+    for _ in range(3):
+        started_s = time.monotonic()
+        with pytest.raises(NotFoundError):
+            models.get("nobody's", "s")
+        waits.append(time.monotonic() - started_s)
+    assert waits[0] >= 2
+    assert waits[1] + waits[2] < 2
