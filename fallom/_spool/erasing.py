@@ -66,17 +66,18 @@ class Person:
 
     @property
     def needles(self) -> list[bytes]:
-        """What at least one of occurs in every record of theirs."""
+        """What at least one of occurs in every record of theirs, unless the id was recorded as a number."""
         ids = [self.session_id or self.customer_id, *self.sessions]
         return [known.encode("utf-8", "surrogatepass") for known in ids]
 
     def owns(self, kind: int, payload: bytes) -> bool:
         """Tell whether a packed record is theirs."""
-        if not any(needle in payload for needle in self.needles):
+        is_named = any(needle in payload for needle in self.needles)
+        if not (is_named or _is_number(self.session_id or self.customer_id)):
             return False
         found = _whose(kind, payload)
         if found is None:
-            return kind != Kind.HEADER
+            return is_named and kind != Kind.HEADER
         session_id, customer_id = found
         if self.session_id:
             return session_id == self.session_id
@@ -266,6 +267,15 @@ def _span_id(frame: Frame) -> bytes:
 def _text(attributes: Mapping[str, Any], name: str) -> str:
     found = attributes.get(name, "")
     return found if isinstance(found, str) else str(found)
+
+
+def _is_number(known: str) -> bool:
+    """Tell whether an id may be that of a number, whose packed form is not its text."""
+    try:
+        float(known)
+    except ValueError:
+        return False
+    return True
 
 
 def _word(kind: int) -> str:

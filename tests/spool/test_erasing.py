@@ -13,7 +13,7 @@ from fallom._core.span import Exposure, Span
 from fallom._host.files import File
 from fallom._spool import erasing, tail
 from fallom._spool.erasing import Erasure, Person, erase_from_spool, person_of
-from fallom._spool.frame import Kind
+from fallom._spool.frame import Kind, pack
 from fallom._spool.segment import Destination
 from fallom._spool.writer import SpoolWriter
 from tests.support.records import make_metrics, make_span
@@ -94,6 +94,16 @@ def test_a_customer_s_exposures_are_known_by_sessions_that_are_theirs_alone(
     assert erasure.unsent == {"spans": 2, "exposures": 1}
     assert numbers(spool) == [3]
     assert not on_disk(spool_path, "own")
+
+
+def test_an_id_that_was_recorded_as_a_number_is_found_by_its_text() -> None:
+    theirs = span(1, BOB, **{"fallom.customer_id": 4200})
+    owned = [
+        Person(customer_id=known).owns(kind, payload)
+        for known in ("4200", "42")
+        for kind, payload in ((Kind.SPAN, pack(theirs)), (Kind.UNKNOWN, b"of a later version"))
+    ]
+    assert owned == [True, False, False, False]
 
 
 def test_a_writer_goes_on_in_the_segment_that_something_was_erased_from(
