@@ -148,7 +148,11 @@ def erase_from_spool(
         OSError: The directory cannot be read.
     """
     erasure = Erasure()
-    for name in segment_names(spool):
+    # Exposures first: the other records say whose they are, also to whoever erases again after a kill.
+    names = sorted(
+        segment_names(spool), key=lambda name: name.destination is not Destination.EXPOSURES
+    )
+    for name in names:
         if name.destination is Destination.WISHES:
             continue
         file = _opened(spool, name)

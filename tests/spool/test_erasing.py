@@ -209,6 +209,24 @@ def test_broken_off_at_any_write_it_loses_nobody_else_s_and_is_finished_by_the_n
     assert at > 3 * 4
 
 
+def test_broken_off_it_leaves_the_records_that_say_whose_an_exposure_is(
+    spool: File, spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        Segment(spool, {}).add(span(number, ADA, "ada")).leave()
+    Segment(spool, {}, Destination.EXPOSURES).add(exposure(ADA), kind=Kind.EXPOSURE).leave()
+
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(erasing.os, "fdatasync", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        erase_from_spool(spool, person_of(spool, "", "ada"), None)
+    monkeypatch.undo()
+    erase_from_spool(spool, person_of(spool, "", "ada"), None)
+    assert not on_disk(spool_path, ADA)
+
+
 def test_a_header_that_is_torn_costs_the_erased_record_alone_and_is_finished(
     spool: File, spool_path: Path
 ) -> None:
