@@ -14,7 +14,7 @@ from fallom._host.files import File
 from fallom._spool import erasing, tail
 from fallom._spool.erasing import Erasure, Person, erase_from_spool, person_of
 from fallom._spool.frame import Kind, pack
-from fallom._spool.segment import Destination
+from fallom._spool.segment import Destination, segment_names
 from fallom._spool.writer import SpoolWriter
 from tests.support.records import make_metrics, make_span
 from tests.support.spools import Reading, Segment, records_of
@@ -212,13 +212,15 @@ def test_broken_off_at_any_write_it_loses_nobody_else_s_and_is_finished_by_the_n
 def test_broken_off_it_leaves_the_records_that_say_whose_an_exposure_is(
     spool: File, spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(9):
-        Segment(spool, {}).add(span(number, ADA, "ada")).leave()
+    Segment(spool, {}).add(span(1, ADA, "ada")).leave()
     Segment(spool, {}, Destination.EXPOSURES).add(exposure(ADA), kind=Kind.EXPOSURE).leave()
 
     def broken_off(*_: object) -> None:
         raise KeyboardInterrupt
 
+    listed = sorted(segment_names(spool))
+    assert listed[-1].destination is Destination.EXPOSURES, "as a directory may list them"
+    monkeypatch.setattr(erasing, "segment_names", lambda _: listed)
     monkeypatch.setattr(erasing.os, "fdatasync", broken_off)
     with pytest.raises(KeyboardInterrupt):
         erase_from_spool(spool, person_of(spool, "", "ada"), None)
