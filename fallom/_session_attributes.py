@@ -25,7 +25,8 @@ def session_attributes(session: SessionContext) -> dict[str, AttributeValue]:
         attributes["user.id"] = session.customer_id
     if session.tags:
         attributes["fallom.tags"] = [str(tag) for tag in session.tags]
-    for name, value in (session.metadata or {}).items():
+    # A list, because the mapping is the application's: another thread may change it meanwhile.
+    for name, value in list((session.metadata or {}).items()):
         if value is not None:
             attributes[f"fallom.metadata.{name}"] = clean_value(value)
     return attributes

@@ -101,6 +101,26 @@ def test_a_tag_that_is_no_text_is_asked_for_its_text_each_time() -> None:
     assert world.packed(session, {}).attributes["fallom.tags"] == ["second"]
 
 
+class Growing:
+    """A value during whose reading another thread adds to the metadata."""
+
+    def __init__(self, metadata: dict[str, Any]) -> None:
+        self.metadata = metadata
+
+    def __str__(self) -> str:
+        self.metadata[f"more {len(self.metadata)}"] = 1
+        return "said"
+
+
+def test_metadata_that_changes_while_it_is_read_is_recorded_as_it_was() -> None:
+    metadata: dict[str, Any] = {}
+    metadata["x"] = Growing(metadata)
+    found = session_attributes(SessionContext("app", "s", metadata=metadata))
+    assert {name: found[name] for name in found if "metadata" in name} == {
+        "fallom.metadata.x": "said"
+    }
+
+
 def test_what_cannot_be_packed_is_cleaned_with_the_session_s_attributes_beside_it() -> None:
     world = World()
     session = SessionContext("app", "s", "c", {"x": 1})

@@ -15,6 +15,7 @@ from fallom import models, prompts, trace
 from fallom._core.span import Span
 from fallom._tracing import ContextTracing
 from fallom.dev.server import LocalCloud
+from fallom.testing import capture
 from tests.support.flushers import wait_for
 from tests.support.spans import recorded_spans
 
@@ -81,6 +82,34 @@ def test_metrics_say_it_too(cloud: LocalCloud) -> None:
     assert fallom.flush(20) == 0
     (span,) = wait_for(cloud.spans)
     assert assigned(span["attributes"]) == [1, 0, "weight"]
+
+
+class Broken(dict[str, Any]):
+    """A mapping of the application's whose methods fail."""
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("the application's")
+
+    items = keys = __iter__
+
+
+@pytest.mark.parametrize("metadata", [Broken(a=1), [("a", 1)], "text"])
+def test_metadata_that_cannot_be_read_costs_the_record_and_not_the_call(metadata: Any) -> None:
+    with capture() as captured, fallom.session("app", "s-1", metadata=metadata):
+        trace.span({"score": 1})
+        trace.span({"score": 2}, "app", "s-2")  # not that session's
+        headers: dict[str, str] = {}
+        trace.inject(headers)
+        assert fallom.status()["dropped"] == {"internal": 2}
+    assert headers == {}
+    assert [record.session_id for record in captured.metrics] == ["s-2"]
+
+
+def test_data_that_cannot_be_read_costs_the_record_and_not_the_call() -> None:
+    with capture() as captured:
+        trace.span(Broken(score=1), "app", "s-1")
+        assert fallom.status()["dropped"] == {"internal": 1}
+    assert captured.metrics == []
 
 
 def tag_of(takes_prompt: bool = True) -> Any:

@@ -97,10 +97,8 @@ def span(
     Blocks:
         For one write to a file.
     """
-    if type(data) is not dict:
-        if not isinstance(data, Mapping):
-            raise TypeError(f"data must be a mapping of names to values, not {type(data).__name__}")
-        data = dict(data)
+    if type(data) is not dict and not isinstance(data, Mapping):
+        raise TypeError(f"data must be a mapping of names to values, not {type(data).__name__}")
     session = CURRENT_SESSION.get()
     if config_key is None or session_id is None:
         if session is None:
@@ -115,17 +113,21 @@ def span(
     if session is not None and session.session_id != session_id:
         session = None
     runtime = HOLDER.runtime or current()
-    trace_id, span_id = runtime.ids.new()
-    parent = active_span()
-    if parent is not None:
-        trace_id = parent[0]
-    now_ns = time.time_ns()
     try:
+        if type(data) is not dict:
+            data = dict(data)
+        trace_id, span_id = runtime.ids.new()
+        parent = active_span()
+        if parent is not None:
+            trace_id = parent[0]
+        now_ns = time.time_ns()
         payload = runtime.metrics.packed(
             trace_id, span_id, now_ns, config_key, session_id, session, data
         )
     except RecordError:
         runtime.count_drop(Drop.NOT_ENCODABLE)
+    except Exception as error:  # noqa: BLE001 - the edge guard of this call
+        runtime.gave_up("trace.span", error)
     else:
         runtime.record(_METRICS, _METRIC, payload)
 
@@ -177,7 +179,12 @@ def inject(headers: MutableMapping[str, str], *, with_session: bool = True) -> N
     """
     from fallom._propagation import headers_here  # paid for by those who use it
 
-    for name, value in headers_here(with_session).items():
+    try:
+        written = headers_here(with_session)
+    except Exception as error:  # noqa: BLE001 - the edge guard of this call: metadata may be anything
+        current().gave_up("trace.inject", error)
+        return
+    for name, value in written.items():
         headers[name] = value
 
 
