@@ -22,6 +22,7 @@ _RIGHT: Final = 64  # for the value at the end of its row
 _ROW: Final = 26
 _AXIS: Final = 22
 _TICKS: Final = 5
+_CROWDED: Final = 1e-9  # means of one constant differ by rounding: on their axis no tick would move on
 
 
 class Drawing(str):
@@ -48,7 +49,9 @@ def interval_plot(bars: Sequence[Interval], shown: Callable[[float], str]) -> Dr
     # An axis from zero tells how large a difference is, unless all values are crowded far from it.
     if 0 <= low < 0.6 * high:
         low = 0.0
-    margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    margin = (high - low) * 0.06
+    if margin <= abs(high) * _CROWDED:
+        margin = abs(high) * 0.1 or 1.0
     low, high = (low if low == 0 else low - margin), high + margin
     height = len(bars) * _ROW + _AXIS
     parts = [_axis(low, high, height, shown)]
