@@ -190,8 +190,8 @@ def _weight(value: Any, location: Location) -> float:
 
 def _note_weights(weights: list[float], location: Location, notes: list[str]) -> None:
     """Say when weights are hardly meant as percentages; they serve as they are."""
-    total = math.fsum(weights)
-    last = f"the last variant gets {max(0.0, 100 - math.fsum(weights[:-1])):.6g} %"
+    total = sum(weights)  # of finite weights it may be inf, where ``fsum`` raises
+    last = f"the last variant gets {max(0.0, 100 - sum(weights[:-1])):.6g} %"
     if len(weights) == 1 or abs(total - 100) < 0.005:
         return
     if 0 < total <= 1:

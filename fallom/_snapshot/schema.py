@@ -42,6 +42,7 @@ class Listing:
     notes: tuple[str, ...] = ()
 
 
+_DIGITS_MAX = 600  # Python's own limit can be set down to 640, and refuses the whole answer
 _Read = Callable[[Any, Location, list[str]], Record]
 
 _KINDS: Mapping[Kind, tuple[str, _Read]] = {
@@ -62,7 +63,7 @@ def parse_json(body: bytes, source: str) -> Any:
         PayloadError: They are not JSON.
     """
     try:
-        return json.loads(body)
+        return json.loads(body, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise PayloadError(
@@ -70,6 +71,11 @@ def parse_json(body: bytes, source: str) -> Any:
             "object. See that the URL is that of the API and not of a page or proxy.",
             source,
         ) from None
+
+
+def _whole(digits: str) -> int:
+    """Give a number; one with more digits than Python reads as one that no field takes either."""
+    return int(digits) if len(digits) <= _DIGITS_MAX else 1 << 64
 
 
 def read_listing(kind: Kind, payload: Any) -> Listing:

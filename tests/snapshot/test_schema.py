@@ -27,6 +27,13 @@ def test_good_items_serve_beside_bad_ones() -> None:
     assert len(listing.refused) == 2
 
 
+def test_a_number_longer_than_python_reads_costs_its_item_alone() -> None:
+    body = f'{{"configs": [{json.dumps(config("a"))}, {{"key": "b", "version": {"1" * 5000}}}]}}'
+    listing = read_listing(Kind.CONFIG, parse_json(body.encode(), "GET /configs"))
+    assert [entry.key for entry in listing.entries] == ["a"]
+    assert "version is a number beyond 64 bits" in str(listing.refused[0])
+
+
 def test_a_refusal_names_item_field_finding_expectation_and_mending() -> None:
     (error,) = configs(
         config("a"), {**config("summarizer"), "variants": [{"model": "m", "weight": math.nan}]}
@@ -235,6 +242,7 @@ def test_an_operator_that_is_not_known_is_noted() -> None:
         ([25, 25], "sum to 50, not 100: the last variant gets 75 %"),
         ([80, 40], "sum to 120, not 100: beyond 100 nobody is reached"),
         ([0, 0], "sum to 0, not 100: the last variant gets 100 %"),
+        ([1e308, 1e308, 1e308], "sum to inf, not 100: beyond 100 nobody is reached"),
         ([50, 50], ""),
         ([33.33, 33.33, 33.34], ""),
         ([1], ""),
