@@ -51,6 +51,7 @@ _OTHER_WORK = (
 )
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # bits of OTLP's Span.flags
+_UNIX_NS_MAX = (1 << 63) - 1  # the year 2262
 
 
 class Spooled:
@@ -77,21 +78,23 @@ class Spooled:
 
     def _record_of(self, span: ReadableSpan) -> Span:
         context, parent, scope = span.context, span.parent, span.instrumentation_scope
-        start_unix_ns = span.start_time or 0
+        start_unix_ns = _unix_ns(span.start_time)
         flags = int(context.trace_flags) | _HAS_IS_REMOTE
         return Span(
             trace_id=_bytes(context.trace_id, 16),
             span_id=_bytes(context.span_id, 8),
             parent_span_id=_bytes(parent.span_id, 8) if parent is not None else b"",
-            name=span.name,
+            name=_name(span.name),
             kind=span.kind.value + 1,  # OTLP counts from 1, with 0 for "unspecified"
             start_unix_ns=start_unix_ns,
-            end_unix_ns=span.end_time or start_unix_ns,
+            end_unix_ns=_unix_ns(span.end_time) or start_unix_ns,
             status=span.status.status_code.value,
             status_message=self._text(span.status.description),
             attributes=self._attributes(span.attributes),
             events=[
-                Event(event.timestamp, event.name, self._attributes(event.attributes))
+                Event(
+                    _unix_ns(event.timestamp), _name(event.name), self._attributes(event.attributes)
+                )
                 for event in span.events
             ],
             links=[
@@ -232,8 +235,20 @@ def _scope(scope: Any) -> Scope:
     if scope is None or not scope.name:
         return Scope("opentelemetry")
     return Scope(
-        scope.name, scope.version or "", scope.schema_url or "", dict(scope.attributes or {})
+        scope.name,
+        _name(scope.version or ""),
+        _name(scope.schema_url or ""),
+        dict(scope.attributes or {}),
     )
+
+
+def _name(given: Any) -> str:
+    """Give a name as a record holds it; the SDK looks at no type, neither of names nor of times."""
+    return given if isinstance(given, str) else str(given)
+
+
+def _unix_ns(given: Any) -> int:
+    return min(max(int(given), 0), _UNIX_NS_MAX) if given else 0
 
 
 def _bytes(number: int, length: int) -> bytes:

@@ -30,6 +30,7 @@ __all__ = [
 
 # What spans of those releases held the texts of prompts and completions in.
 _RAW = "fallom.raw."
+_UNIX_NS_MAX = (1 << 63) - 1  # the year 2262: a record holds no larger number
 
 
 def init(
@@ -135,12 +136,12 @@ def _span(trace: TraceData, content_captured: bool) -> Span:
         trace_id=_id(trace.trace_id, 16),
         span_id=_id(trace.span_id, 8),
         parent_span_id=_id(trace.parent_span_id, 8) if trace.parent_span_id else b"",
-        name=trace.name,
+        name=str(trace.name),
         kind=SpanKind.CLIENT if trace.kind == "llm" else SpanKind.INTERNAL,
         start_unix_ns=start_unix_ns,
         end_unix_ns=max(_unix_ns(trace.end_time), start_unix_ns),
         status=SpanStatus.ERROR if is_error else SpanStatus.OK,
-        status_message=(trace.error_message or "") if is_error and content_captured else "",
+        status_message=str(trace.error_message or "") if is_error and content_captured else "",
         attributes=attributes,
     )
 
@@ -161,7 +162,7 @@ def _unix_ns(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     seconds, microseconds = int(moment.replace(microsecond=0).timestamp()), moment.microsecond
-    return seconds * 1_000_000_000 + microseconds * 1000
+    return min(seconds * 1_000_000_000 + microseconds * 1000, _UNIX_NS_MAX)
 
 
 if not TYPE_CHECKING:  # or a type checker would take every name for one of this module

@@ -101,6 +101,44 @@ def test_what_the_sdk_dropped_is_counted(state_dir: Path) -> None:
     assert tuple(the_span(state_dir).dropped) == (1, 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        (1.7e18, 1_700_000_000_000_000_000),
+        (1_700_000_000.5, 1_700_000_000),
+        (1 << 70, (1 << 63) - 1),
+    ],
+)
+def test_times_that_are_no_whole_nanoseconds_are_recorded_as_such(
+    tracer: otel.Tracer, state_dir: Path, given: Any, recorded: int
+) -> None:
+    span = tracer.start_span("s", start_time=given)
+    span.add_event("e", timestamp=given)
+    span.end(given)
+    found = the_span(state_dir)
+    assert [found.start_unix_ns, found.end_unix_ns, found.events[0].unix_ns] == [recorded] * 3
+
+
+def test_names_that_are_no_text_are_recorded_as_such(
+    provider: TracerProvider, state_dir: Path
+) -> None:
+    no_text: Any = 5
+    span = provider.get_tracer("t", no_text).start_span(no_text)
+    span.add_event(no_text)
+    span.end()
+    found = the_span(state_dir)
+    assert (found.name, found.events[0].name, found.scope.version) == ("5", "5", "5")
+
+
+def test_a_time_that_is_no_number_costs_the_span_and_is_counted(
+    tracer: otel.Tracer, state_dir: Path
+) -> None:
+    no_time: Any = float("nan")
+    tracer.start_span("s", start_time=no_time).end()
+    assert recorded_spans(state_dir) == []
+    assert fallom.status()["dropped"] == {"internal": 1}
+
+
 def test_a_service_name_that_nobody_gave_is_not_that_of_the_process(state_dir: Path) -> None:
     provider = TracerProvider(resource=Resource.create(), shutdown_on_exit=False)
     provider.add_span_processor(FallomSpanProcessor())

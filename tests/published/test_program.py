@@ -129,6 +129,13 @@ def test_sent_trace_that_cannot_be_read_costs_the_span_only(captured: Capture) -
     assert captured.spans == []
 
 
+def test_sent_trace_with_values_of_other_types_is_a_span_all_the_same(captured: Capture) -> None:
+    sent(name=5, status="ERROR", error_message=ValueError("said"), end_time="9999-12-31T00:00:00Z")
+    span = captured.span("5")
+    assert span.status_message == "said"
+    assert span.end_unix_ns == (1 << 63) - 1
+
+
 def test_module_wise_init_changes_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FALLOM_FLUSHER", "external")
     fallom.init(api_key="k", capture_content=False, sample_rate=0.5)
