@@ -13,7 +13,15 @@ from typing import Any, Final, NamedTuple
 
 from fallom.dev.page.messages import messages_of, parsed, text_of
 
-__all__ = ["METRICS_NAME", "TEXT_CHARACTERS_MAX", "SpanFacts", "facts_of", "kind_of", "searchable"]
+__all__ = [
+    "METRICS_NAME",
+    "TEXT_CHARACTERS_MAX",
+    "SpanFacts",
+    "facts_of",
+    "kind_of",
+    "searchable",
+    "storable",
+]
 
 METRICS_NAME: Final = "fallom.metrics"
 TEXT_CHARACTERS_MAX: Final = 20_000  # of a span's content that is searched; a long chat is 10,000
@@ -71,7 +79,6 @@ class SpanFacts(NamedTuple):
     reason: str
     prompt_test: str
     prompt_variant: int | None
-    prompt_test_version: int | None
     question: str
     answer: str
     labels: tuple[tuple[str, str], ...]
@@ -91,8 +98,6 @@ def facts_of(row: Mapping[str, Any]) -> SpanFacts:
     of_user = next((m for m in reversed(asked) if m.role == "user"), None)
     question = text_of(of_user) if of_user else _text(attributes.get("fallom.input"))
     answer = text_of(said[0]) if said else _text(attributes.get("fallom.output"))
-    first_s = attributes.get("gen_ai.response.time_to_first_chunk")
-    first_ns = int(first_s * 1e9) if isinstance(first_s, int | float) and first_s > 0 else 0
     model = _text(attributes.get("gen_ai.request.model") or attributes.get("gen_ai.response.model"))
     is_error = row["status"] == 2 or bool(attributes.get("error.type"))
     return SpanFacts(
@@ -101,7 +106,7 @@ def facts_of(row: Mapping[str, Any]) -> SpanFacts:
         model=model if kind == "llm" else "",
         input_tokens=_count(attributes.get("gen_ai.usage.input_tokens")) if kind == "llm" else 0,
         output_tokens=_count(attributes.get("gen_ai.usage.output_tokens")) if kind == "llm" else 0,
-        first_token_ns=min(first_ns, 1 << 62),
+        first_token_ns=_nanoseconds(attributes.get("gen_ai.response.time_to_first_chunk")),
         retries=_count(attributes.get("fallom.retries")),
         customer_id=_text(attributes.get("fallom.customer_id")),
         config_version=_whole(attributes.get("fallom.config_version")),
@@ -109,7 +114,6 @@ def facts_of(row: Mapping[str, Any]) -> SpanFacts:
         reason=_text(attributes.get("fallom.assignment.reason")),
         prompt_test=_text(attributes.get("fallom.prompt_ab_test")),
         prompt_variant=_whole(attributes.get("fallom.prompt_variant")),
-        prompt_test_version=_whole(attributes.get("fallom.prompt_ab_test_version")),
         question=_short(question),
         answer=_short(answer),
         labels=tuple(_labels(row, attributes, model if kind == "llm" else "", is_error)),
@@ -125,10 +129,10 @@ def kind_of(attributes: Mapping[str, Any]) -> str:
     kind = attributes.get("fallom.kind")
     if kind in ("llm", "chain", "agent", "tool", "retrieval"):
         return str(kind)
-    operation = attributes.get("gen_ai.operation.name")
+    operation = str(attributes.get("gen_ai.operation.name"))
     if operation in _LLM_OPERATIONS:
         return "llm"
-    found = _KINDS_BY_OPERATION.get(str(operation))
+    found = _KINDS_BY_OPERATION.get(operation)
     if found:
         return found
     return "llm" if "gen_ai.request.model" in attributes else "other"
@@ -137,6 +141,11 @@ def kind_of(attributes: Mapping[str, Any]) -> str:
 def searchable(text: str) -> str:
     """Give text as it is indexed and looked for."""
     return _UNSPACED.sub(r" \g<0> ", text)
+
+
+def storable(text: str) -> str:
+    """Give text that SQLite takes: a lone surrogate, which JSON may hold, has no UTF-8 form."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _labels(
@@ -172,7 +181,7 @@ def _all_text(row: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
         if value:
             parts += _strings(parsed(value))
     text = " ".join(part for part in parts if part)
-    return searchable(text[:TEXT_CHARACTERS_MAX])
+    return searchable(storable(text[:TEXT_CHARACTERS_MAX]))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -203,13 +212,18 @@ def _text(value: Any) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text[: PREVIEW_CHARACTERS * 4].split())
+    text = " ".join(storable(text[: PREVIEW_CHARACTERS * 4]).split())
     return text if len(text) <= PREVIEW_CHARACTERS else f"{text[: PREVIEW_CHARACTERS - 1]}…"
 
 
 def _whole(value: Any) -> int | None:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return value if is_whole and abs(value) < 1 << 62 else None
+
+
+def _nanoseconds(seconds: Any) -> int:
+    is_time = isinstance(seconds, int | float) and 0 < seconds < (1 << 62) / 1e9
+    return int(seconds * 1e9) if is_time else 0
 
 
 def _count(value: Any) -> int:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fallom.dev.page.facts import METRICS_NAME, SpanFacts, facts_of
+from fallom.dev.page.facts import METRICS_NAME, SpanFacts, facts_of, storable
 from fallom.dev.page.forgetting import forget_spans
 from fallom.dev.page.index_schema import INDEX_TABLES, open_index
 
@@ -22,6 +21,7 @@ __all__ = ["Index"]
 
 _METRIC_PREFIX: Final = "fallom.metric."
 _MODELS_CHARACTERS: Final = 200
+_NUMBER_MAX: Final = 1e100  # of a metric; squares and sums of what is larger leave a float's range
 Row = Mapping[str, Any]
 
 _TRACE_FIELDS: Final = (
@@ -298,15 +298,16 @@ class _Batch:
 
     def _metrics(self, session_id: str, key: str, data: Mapping[str, Any], at_ns: int) -> None:
         for field, value in data.items():
-            number = float(value) if isinstance(value, bool | int | float) else None
-            if number is not None and not math.isfinite(number):
-                number = None
+            is_number = isinstance(value, bool | int | float) and abs(value) <= _NUMBER_MAX
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             self._run(
                 "INSERT INTO metric VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "value = excluded.value, is_flag = excluded.is_flag, shown = excluded.shown, "
                 "at_ns = excluded.at_ns WHERE excluded.at_ns >= at_ns",
-                (session_id, field, key, number, int(isinstance(value, bool)), shown[:1000], at_ns),
+                (
+                    *(session_id, storable(field), key, float(value) if is_number else None),
+                    *(int(isinstance(value, bool)), storable(shown[:1000]), at_ns),
+                ),
             )
 
 

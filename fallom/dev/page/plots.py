@@ -22,7 +22,7 @@ _RIGHT: Final = 64  # for the value at the end of its row
 _ROW: Final = 26
 _AXIS: Final = 22
 _TICKS: Final = 5
-_CROWDED: Final = 1e-9  # means of one constant differ by rounding: on their axis no tick would move on
+_CROWDED: Final = 1e-9  # means of one constant differ by rounding, and their axis has no ticks
 
 
 class Drawing(str):
