@@ -93,6 +93,7 @@ class Flusher:
         self._sync = SyncThread(settings, self._http, directory, page, self._ledger)
         self._wishes = self._reader(Destination.WISHES)
         self._watch = Watch(directory.spool)
+        self._writers = 0  # who held a segment for wishes at the last look, as each process does
         self._is_held_more = threading.Event()  # of what the main target has, for extra ones
         self._beat_ns = 0
         self._watchdog_ns = 0
@@ -204,7 +205,7 @@ class Flusher:
             self._carry_over()
         if is_look:
             self._look_ns = now_ns
-            self._wishes.tidy(now_ns)
+            self._count_writers(now_ns)
         is_urgent = self._bounds.is_urgent or self._is_held_more.is_set()
         self._is_held_more.clear()
         if is_look or is_urgent or self._page.pressure() != Pressure.FINE:
@@ -214,6 +215,13 @@ class Flusher:
             self._bounds.drop_aged(self._all_lanes)
             self._ledger.drop(Drop.DEAD_EVICTED, self._dead.evict(time.time_ns()))
         return is_look
+
+    def _count_writers(self, now_ns: int) -> None:
+        writers = self._wishes.tidy(now_ns)
+        if writers != self._writers:  # what a killed one left did not change, and is to be looked at
+            self._writers = writers
+            for lane in self._all_lanes:
+                lane.wake()
 
     def _beat(self, now_ns: int) -> None:
         if now_ns - self._beat_ns >= BEAT_EVERY_NS:
@@ -277,7 +285,7 @@ class Flusher:
     def _reason_to_end_linger(self, now_ns: int) -> str:
         spool = self._directory.spool
         is_stuck = self._is_without_progress(STUCK_LEAVE_S)
-        if writers_of(spool) or not (self._is_idle() or is_stuck):
+        if self._writers or writers_of(spool) or not (self._is_idle() or is_stuck):
             self._busy_ns = now_ns
             return ""
         if now_ns - self._busy_ns < self._settings.linger_s * 1e9:

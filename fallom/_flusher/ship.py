@@ -30,7 +30,9 @@ from fallom._spool.segment import Destination
 __all__ = ["Channel", "Lane", "LaneLimits", "RepeatFilter"]
 
 TICK_S = 0.2
-QUIET_TICK_S = 3.0  # between two looks, unless woken, of a lane that had nothing to ship for:
+# Between two looks, unless woken, of a lane that had nothing to ship for a while. What grows, comes, goes or
+# loses its writer is seen by the tick, which wakes it.
+QUIET_TICK_S = 12.0
 QUIET_AFTER_S = 5.0
 TIDY_AFTER_S = 1.0
 

@@ -1,0 +1,81 @@
+"""The tick: what it notices that no file tells, and whom it wakes for it."""
+
+from __future__ import annotations
+
+import faulthandler
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fallom._core.settings import Settings
+from fallom._flusher.election import Election
+from fallom._flusher.loop import QUIET_LOOK_EVERY_NS, Flusher
+from fallom._host.control import ControlPage
+from fallom._host.directory import StateDirectory
+from fallom._host.files import File
+from fallom._spool.segment import Destination
+from fallom._spool.watch import Watch
+from tests.support.spools import Segment
+
+
+class Ticking:
+    """A flusher whose main thread is the test, and whose lanes only say that they were woken."""
+
+    def __init__(self, base: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        base.mkdir(mode=0o700)
+        directory = StateDirectory(str(base), settings.namespace)
+        page = ControlPage.open(directory.root)
+        self.spool: File = directory.spool
+        self._election = Election(directory.path)
+        assert self._election.win(0.0)
+        self._flusher = Flusher(settings, directory, page, self._election, threading.Event())
+        self._flusher._all_lanes = self._flusher._lanes = self._flusher._main_lanes()
+        self.woken: list[str] = []
+        for lane in self._flusher._lanes:
+            monkeypatch.setattr(lane, "wake", lambda lane=lane: self.woken.append(lane.name))
+        self._now_ns = 10**12
+
+    def look(self) -> list[str]:
+        """Tick when a look is due, and give the lanes that it woke."""
+        self.woken.clear()
+        self._now_ns += QUIET_LOOK_EVERY_NS
+        assert self._flusher._tick(self._now_ns)
+        return self.woken
+
+    def close(self) -> None:
+        for lane in self._flusher._lanes:
+            lane._reader.close()
+        self._election.resign()
+
+
+@pytest.fixture
+def ticking(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Ticking]:
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    made = Ticking(tmp_path / "state", settings, monkeypatch)
+    yield made
+    made.close()
+
+
+def test_lanes_are_woken_by_a_file_that_grew_and_not_without_a_cause(ticking: Ticking) -> None:
+    segment = Segment(ticking.spool, resource={})
+    ticking.look()
+    assert ticking.look() == []
+    segment.add(["k", 1])
+    assert sorted(ticking.look()) == ["exposures", "metrics", "traces"]
+    segment.file.close()
+
+
+def test_lanes_are_woken_when_a_writer_was_killed_which_changes_no_file(ticking: Ticking) -> None:
+    segment = Segment(ticking.spool, resource={}, destination=Destination.WISHES)
+    assert segment.file.lock()
+    ticking.look()
+    assert ticking.look() == []
+    watch = Watch(ticking.spool)
+    watch.has_changed()
+    segment.file.close()  # what the kernel does for the killed, and with it goes the lock
+    assert not watch.has_changed()
+    assert sorted(ticking.look()) == ["exposures", "metrics", "traces"]
