@@ -218,7 +218,7 @@ class Flusher:
 
     def _count_writers(self, now_ns: int) -> None:
         writers = self._wishes.tidy(now_ns)
-        if writers != self._writers:  # what a killed one left did not change, and is to be looked at
+        if writers != self._writers:  # what a killed one left has not changed, and waits to be read
             self._writers = writers
             for lane in self._all_lanes:
                 lane.wake()

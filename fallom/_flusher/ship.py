@@ -30,8 +30,8 @@ from fallom._spool.segment import Destination
 __all__ = ["Channel", "Lane", "LaneLimits", "RepeatFilter"]
 
 TICK_S = 0.2
-# Between two looks, unless woken, of a lane that had nothing to ship for a while. What grows, comes, goes or
-# loses its writer is seen by the tick, which wakes it.
+# Between two looks, unless woken, of a lane that had nothing to ship for a while. What grows, comes, goes
+# or loses its writer is seen by the tick, which wakes it.
 QUIET_TICK_S = 12.0
 QUIET_AFTER_S = 5.0
 TIDY_AFTER_S = 1.0
