@@ -139,35 +139,36 @@ def _new_session(local: threading.local) -> Any:
     """Make a session whose connections show their socket to the abort of their thread's exchange."""
     import requests
     from requests.adapters import HTTPAdapter
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    making = threading.Lock()
 
     # Sockets are handed over before the request's first byte is sent: a server can read, and send its
     # headers, as slowly as a body, and requests gives its caller nothing to close until then.
-    class Plain(HTTPConnection):
-        def send(self, data: Any) -> None:
-            if self.sock is None:
-                self.connect()
-            local.abort.watch(self.sock)
-            super().send(data)
+    def watched(pool: Any) -> Any:
+        class Connection(pool.ConnectionCls):  # type: ignore[misc]  # of plain HTTP, TLS or SOCKS
+            def send(self, data: Any) -> None:
+                if self.sock is None:
+                    self.connect()
+                local.abort.watch(self.sock)
+                super().send(data)
 
-    class Secure(HTTPSConnection):
-        def send(self, data: Any) -> None:
-            if self.sock is None:
-                self.connect()
-            local.abort.watch(self.sock)
-            super().send(data)
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
+    def watching(manager: Any) -> Any:
+        pools = manager.pool_classes_by_scheme.items()
+        manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in pools}
+        return manager
 
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
             super().init_poolmanager(*args, **kwargs)
-            self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+            watching(self.poolmanager)
+
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+            """Give the one of a proxy, which has pools of its own."""
+            with making:  # else another thread may find it before its sockets are watched
+                known = self.proxy_manager.get(proxy)
+                return known or watching(super().proxy_manager_for(proxy, **kwargs))
 
     class Session(requests.Session):
         def get_redirect_target(self, resp: Any) -> None:

@@ -133,6 +133,18 @@ def test_a_slow_drip_is_given_up_at_the_deadline(
     assert refused(http, Request("GET", server.url, deadline_s=SHORT_S)).kind == "timeout"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_drips_is_given_up_at_the_deadline(
+    http: Http, serve: Callable[..., RawServer], monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    slow = b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 10_000
+    proxy = serve(lambda connection, _: proxy.drip(connection, slow))
+    monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
+    url = f"{scheme}://traces.test/v1/traces"
+    assert refused(http, Request("GET", url, deadline_s=SHORT_S)).kind == "timeout"
+    assert len(proxy.requests) == 1
+
+
 def test_a_quick_head_and_a_slow_end_of_a_body_is_no_answer(
     http: Http, serve: Callable[..., RawServer]
 ) -> None:
