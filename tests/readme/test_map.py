@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import pytest
 
+from fallom._step import Step
 from tests.support.scripts import ROOT
 
 DOCS = ROOT / "docs"
@@ -47,6 +49,27 @@ def test_the_decisions_are_numbered_without_a_gap_and_listed_with_their_titles_a
         assert name.startswith(f"{int(number):04}-")
         first = (DOCS / "adr" / name).read_text(encoding="utf-8").splitlines()[0]
         assert first == f"# {number}. {title}"
+
+
+# The modules that docs/deprecation.md calls public.
+PUBLIC = ["exceptions", "masks", "models", "opentelemetry", "prompts", "testing", "trace"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_reference_has_each_public_name(name: str) -> None:
+    if name == "opentelemetry":
+        pytest.importorskip("opentelemetry.sdk")
+    page = (DOCS / f"reference/{name}.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(rf"^::: fallom\.{name}\n((?: .*\n)+)", page, re.MULTILINE)
+    public = importlib.import_module(f"fallom.{name}").__all__
+    assert sorted(re.findall(r"- (\w+)$", listed, re.MULTILINE)) == sorted(public)
+
+
+def test_the_methods_of_a_step_are_in_the_reference() -> None:
+    page = (DOCS / "reference/trace.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^::: fallom\._step\.Step\n((?: .*\n)+)", page, re.MULTILINE)
+    methods = {name for name in vars(Step) if not name.startswith("_")}
+    assert set(re.findall(r"- (\w+)$", listed, re.MULTILINE)) == methods
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
