@@ -18,6 +18,7 @@ import urllib.request
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -126,7 +127,7 @@ class Http:
                 body = _read(answer.raw, request.body_bytes_max, give_up_at)
                 if abort.fired:  # then that is where we ended it, not where the server did
                     raise NetworkError("timeout", "the answer did not end within its deadline")
-                if headers.get("content-encoding", "").lower() == "gzip":
+                if body and headers.get("content-encoding", "").lower() == "gzip":
                     body = _gunzip(body, request.body_bytes_max)
             except NetworkError as error:
                 if error.kind in ("too_large", "garbled"):
@@ -180,6 +181,8 @@ def _new_session(local: threading.local) -> Any:
     # Off: netrc, and whatever else the environment says. The CA file, and the proxies (see _proxies),
     # are what users do expect to be read from there.
     session.trust_env = False
+    # No cookies: a server could fill the memory, and every later request, with them.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     ca_bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
     session.verify = ca_bundle or True
     return session
@@ -216,8 +219,11 @@ class _Abort:
 
 def _proxies(url: str) -> dict[str, str]:
     """Give the environment's proxies, none for a host that ``no_proxy`` names."""
+    from requests.utils import should_bypass_proxies  # knows networks, 10.0.0.0/8, and plain IPv6
+
     host = urlsplit(url).netloc.rpartition("@")[2]
-    return {} if urllib.request.proxy_bypass(host) else urllib.request.getproxies()
+    is_named = urllib.request.proxy_bypass(host) or should_bypass_proxies(url, None)
+    return {} if is_named else urllib.request.getproxies()
 
 
 def _read(raw: Any, bytes_max: int, give_up_at: float) -> bytes:

@@ -296,6 +296,14 @@ def test_an_answer_that_is_compressed_all_the_same_is_read(
     assert http.send(Request("GET", server.url)).body == b"text"
 
 
+@pytest.mark.parametrize("head", [b"304 Not Modified", b"200 OK\r\nContent-Length: 0"])
+def test_no_body_is_none_whatever_its_encoding_is_said_to_be(
+    http: Http, serve: Callable[..., RawServer], head: bytes
+) -> None:
+    server = serve(always(b"HTTP/1.1 " + head + b"\r\nContent-Encoding: gzip\r\n\r\n"))
+    assert http.send(Request("GET", server.url)).body == b""
+
+
 def test_a_bomb_is_too_large(http: Http, serve: Callable[..., RawServer]) -> None:
     bomb = gzip.compress(bytes(64 << 20))
     server = serve(always(answer(200, bomb, "Content-Encoding: gzip")))
@@ -357,7 +365,9 @@ def test_no_netrc_replaces_our_credentials(
     assert b"Authorization" not in server.requests[1]
 
 
-@pytest.mark.parametrize("exempt", ["", "127.0.0.1", "*", "example.com,127.0.0.1"])
+@pytest.mark.parametrize(
+    "exempt", ["", "127.0.0.1", "*", "example.com,127.0.0.1", "10.0.0.0/8,127.0.0.0/8"]
+)
 def test_the_proxy_of_the_environment_is_used_unless_no_proxy_names_the_host(
     http: Http,
     serve: Callable[..., RawServer],
@@ -373,3 +383,21 @@ def test_the_proxy_of_the_environment_is_used_unless_no_proxy_names_the_host(
     body = http.send(Request("GET", server.url, deadline_s=LONG_S)).body
     assert body == (b"direct" if exempt else b"by the proxy")
     assert len(proxy.requests) == (0 if exempt else 1)
+
+
+@pytest.mark.parametrize("exempt", ["::1", "[::1]", "localhost,127.0.0.1,::1"])
+def test_no_proxy_names_an_ipv6_host_with_brackets_or_without(
+    http: Http, serve: Callable[..., RawServer], monkeypatch: pytest.MonkeyPatch, exempt: str
+) -> None:
+    proxy = serve(always(answer(200, b"by the proxy")))
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("no_proxy", exempt)
+    assert refused(http, Request("GET", "http://[::1]:1/", deadline_s=LONG_S)).kind == "connect"
+    assert proxy.requests == []
+
+
+def test_no_cookie_is_kept(http: Http, serve: Callable[..., RawServer]) -> None:
+    server = serve(always(answer(200, b"", "Set-Cookie: lb=1; Path=/; Max-Age=3600")))
+    for _ in range(2):
+        http.send(Request("GET", server.url))
+    assert not any(b"Cookie" in request for request in server.requests)
