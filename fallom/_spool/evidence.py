@@ -3,12 +3,14 @@
 A call in flight leaves a start record in its writer's segment; the call's span is its tombstone. When
 the writer is gone (its lock is free, or another has taken its segment over), what it left open becomes
 spans with ``error.type=process_died``: in a segment of their own, begun and sealed at once, so that they
-are delivered like any others. The ids are those of the start: should it be done twice, after a flusher's
-death, the spans are recognisable.
+are delivered like any others. Then the segment is sealed that they were owed from, or what tells of a
+take-over in it is accepted, so that nobody does it again. The ids are those of the start: should it be done
+twice, by the death of a flusher between the two, the spans are recognisable.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from itertools import groupby
@@ -56,26 +58,30 @@ def write_evidence(spool: File, starts: Iterable[Start], died_unix_ns: int) -> i
         How many spans were written; starts that are no records are left out.
 
     Raises:
-        OSError: The disk refuses; nothing was written, or a part of it.
+        OSError: The disk refuses; nothing is left behind.
     """
-    written = 0
+    records: list[tuple[Kind, bytes]] = []
     for resource, group in groupby(starts, key=lambda start: start.resource):
         found = [_span(start, died_unix_ns) for start in group]
-        spans = [span for span in found if span is not None]
-        if not spans:
-            continue
-        name, file = create_segment(spool, Destination.TRACES)
-        try:
-            frames = [encode_frame(Kind.HEADER, pack(resource), name.seed)]
-            frames += [encode_frame(Kind.SPAN, pack(span), name.seed) for span in spans]
-            for frame in frames:
-                if os.write(file.fd, frame) != len(frame):
-                    raise OSError(28, "no space left for crash evidence")
-            seal(spool, name)
-        finally:
-            file.close()
-        written += len(spans)
-    return written
+        spans = [(Kind.SPAN, pack(span)) for span in found if span is not None]
+        if spans:
+            records += [(Kind.HEADER, pack(resource)), *spans]
+    if not records:
+        return 0
+    name, file = create_segment(spool, Destination.TRACES)
+    try:
+        for kind, payload in records:
+            frame = encode_frame(kind, payload, name.seed)
+            if os.write(file.fd, frame) != len(frame):
+                raise OSError(28, "no space left for crash evidence")
+        seal(spool, name)
+    except OSError:  # or each time that it is tried again would leave a part of it to be delivered
+        with contextlib.suppress(OSError):
+            os.unlink(name.file_name(), dir_fd=spool.fd)
+        raise
+    finally:
+        file.close()
+    return sum(kind == Kind.SPAN for kind, _ in records)
 
 
 def _span(start: Start, died_unix_ns: int) -> Span | None:

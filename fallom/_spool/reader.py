@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from fallom._host.files import File, UnsafeFileError
 from fallom._spool.evidence import is_running, write_evidence
-from fallom._spool.segment import Destination, SegmentName, segment_names
+from fallom._spool.segment import Destination, SegmentName, seal, segment_names
 from fallom._spool.tail import Item, LaterFormatError, OnDamage, Piece, Start, Tail, count_records
 
 __all__ = ["Item", "Piece", "Sharing", "SpoolReader", "count_records"]
@@ -136,6 +136,7 @@ class SpoolReader:
         """
         failed: OSError | None = None
         for piece in pieces:
+            self._tell_of_the_dead(piece.tail)
             try:
                 with self._sharing.heads:
                     piece.tail.accept(piece.end, self._target)
@@ -170,9 +171,7 @@ class SpoolReader:
         writers = 0
         for tail in list(self._tails.values()):
             try:
-                if tail.starts_of_the_dead:
-                    starts, tail.starts_of_the_dead = tail.starts_of_the_dead, []
-                    self._write_evidence(tail, starts)
+                self._write_owed(tail)
                 if tail.name.is_sealed:
                     self._finish_sealed(tail)
                 elif not tail.file.lock():
@@ -198,10 +197,10 @@ class SpoolReader:
 
     @staticmethod
     def _owes_evidence(tail: Tail) -> bool:
-        if tail.name.is_sealed:
-            return False
         tail.learn()
-        starts = [*tail.starts.values(), *tail.starts_of_the_dead]
+        starts = list(tail.starts_of_the_dead.values())
+        if not tail.name.is_sealed:
+            starts += tail.starts.values()
         return any(not is_running(start) for start in starts)
 
     def close(self) -> None:
@@ -257,21 +256,44 @@ class SpoolReader:
         if size == tail.size:
             tail.idle_since_ns = idle_since_ns
 
+    def _tell_of_the_dead(self, tail: Tail) -> None:
+        """Write what is owed before it is accepted that there was another writer: nobody learns it then."""
+        if self._sharing.is_keeper:
+            try:
+                self._write_owed(tail)
+            except OSError as error:  # tried again at the next ``tidy``
+                self._on_error(f"crash evidence cannot be written now: {error}")
+
+    def _write_owed(self, tail: Tail) -> None:
+        """Write the spans that writers before the last one owe; what the disk refuses they owe still."""
+        if tail.starts_of_the_dead:
+            self._write_evidence(tail, list(tail.starts_of_the_dead.values()))
+            tail.starts_of_the_dead = {}
+
     def _bury(self, tail: Tail) -> None:
-        """Write the spans that the writer of an ownerless segment owes, once it is read to its end."""
+        """Write the spans that the writer of an ownerless segment owes, once it is read to its end.
+
+        Under its lock. It is sealed then, so that no other flusher, and nobody who opens it again, finds
+        those calls in flight.
+        """
         tail.learn()
         if tail.starts and tail.position >= tail.file.size():
-            starts, tail.starts = list(tail.starts.values()), {}
-            self._write_evidence(tail, starts)
+            has_told = self._write_evidence(tail, list(tail.starts.values()))
+            tail.starts = {}
+            if has_told and tail.file.is_intact():
+                seal(self._spool, tail.name)
+                tail.name = tail.name._replace(is_sealed=True)
 
-    def _write_evidence(self, tail: Tail, starts: list[Start]) -> None:
-        tail.starts_told.update(start.record[1] for start in starts)
+    def _write_evidence(self, tail: Tail, starts: list[Start]) -> bool:
+        """Write the spans of those calls whose process is gone; tell whether there were any."""
         died = [
             start for start in starts if not (is_running(start) or tail.is_erased(start.offset))
         ]
-        last_seen_ns = os.fstat(tail.file.fd).st_mtime_ns
-        if died and write_evidence(self._spool, died, last_seen_ns):
-            self._on_error(f"{len(died)} calls were in flight when their process died")
+        told = write_evidence(self._spool, died, tail.written_ns) if died else 0
+        tail.starts_told.update(start.record[1] for start in starts)
+        if told:
+            self._on_error(f"{told} calls were in flight when their process died")
+        return told > 0
 
     def _write_down(self) -> None:
         """Try again what could not be written: whoever keeps the segments would wait for it for ever."""

@@ -101,6 +101,7 @@ class Tail:
         "starts",
         "starts_of_the_dead",
         "starts_told",
+        "written_ns",
     )
 
     def __init__(self, spool: File, name: SegmentName, target: bytes, on_damage: OnDamage) -> None:
@@ -121,6 +122,7 @@ class Tail:
             self.accepted = min(accepted, max(self.size, HEAD_BYTES))
             # Wall clock of the last change before it was opened: the order of age.
             self.born_ns = os.fstat(self.file.fd).st_mtime_ns
+            self.written_ns = self.born_ns  # the same, of the last that was written behind the head
         except BaseException:
             self.file.close()
             raise
@@ -129,7 +131,7 @@ class Tail:
         self.idle_since_ns = 0
         self._resource: dict[str, Any] | None = None  # not known yet
         self.starts: dict[bytes, Start] = {}  # calls of the writer that have no span yet
-        self.starts_of_the_dead: list[Start] = []  # of writers before it, who will give none
+        self.starts_of_the_dead: dict[bytes, Start] = {}  # of writers before it, who will give none
         self.starts_told: set[bytes] = set()  # what became evidence, however often it is read again
         self._on_damage = on_damage
 
@@ -140,9 +142,11 @@ class Tail:
 
     def look(self, monotonic_ns: int) -> None:
         """Look how long it has become."""
-        size = self.file.size()
-        if size != self.size or self.idle_since_ns == 0:
-            self.size, self.idle_since_ns = size, monotonic_ns
+        found = os.fstat(self.file.fd)
+        if found.st_size != self.size:
+            self.written_ns = found.st_mtime_ns
+        if found.st_size != self.size or self.idle_since_ns == 0:
+            self.size, self.idle_since_ns = found.st_size, monotonic_ns
 
     def rewind(self) -> None:
         """Read again what was read and not accepted."""
@@ -193,10 +197,12 @@ class Tail:
         """Know the writer and its calls in flight as of the position, after a restart or a rewind."""
         if self._resource is None:
             self._resource, self.starts = {}, {}
+            owed, self.starts_of_the_dead = self.starts_of_the_dead, {}
             for found in frames_of(self.file, self.name, HEAD_BYTES, self.position):
                 if isinstance(found, Frame) and found.kind != Kind.ERASED:
                     self._follow(found)
-            self.starts_of_the_dead = []  # what was accepted was told when it was read
+            # What was accepted was told before that, but for what could not be written yet.
+            self.starts_of_the_dead = owed
 
     def read(self, items_max: int, bytes_max: int) -> Piece | None:
         """Read from where the last read ended; None when there is nothing whole."""
@@ -248,7 +254,7 @@ class Tail:
             record = decode_record(frame.payload)
             if frame.kind == Kind.HEADER:
                 # Only ever one a writer: whoever was before is gone, and so are its calls.
-                self.starts_of_the_dead += self.starts.values()
+                self.starts_of_the_dead.update(self.starts)
                 self.starts = {}
                 self._resource = dict(record)
             elif frame.kind == Kind.START:
