@@ -58,7 +58,7 @@ def build_app(
         spans_max: How many spans are kept; None for all.
         state_bases: State directories whose health the page shows.
         is_watched: Whether a person is there: then the page's index is filled from the start, and
-            otherwise from the first look at the page.
+            otherwise from the first look at the page, or from the start where spans are given up.
 
     Raises:
         ConfigurationError: The database cannot be used.
@@ -71,7 +71,7 @@ def build_app(
     recorder = Recorder(database, indexer.wake, indexer.clear)
     shelf = Shelf(database, indexer)
     desk.tell(indexer.wake)
-    if is_watched:
+    if is_watched or spans_max is not None:
         indexer.start()
 
     @asynccontextmanager

@@ -267,12 +267,13 @@ class Store:
         )
         return _named(cursor)
 
-    def keep_newest(self, spans_max: int) -> int:
+    def keep_newest(self, spans_max: int, indexed: int) -> int:
         """Delete all but the newest spans and requests; give the id of the oldest span kept.
 
-        Ids are never used again while a newer row is there, so what is deleted is not seen twice.
+        Ids are never used again while a newer row is there, so what is deleted is not seen twice. The span
+        ``indexed``, and what came after it, stays: the index goes on from there.
         """
-        oldest = max(1, self.last_span() - spans_max + 1)
+        oldest = max(1, min(indexed, self.last_span() - spans_max + 1))
         with self._transaction(immediate=True):
             self._connection.execute("DELETE FROM spans WHERE id < ?", (oldest,))
             self._connection.execute(

@@ -1,8 +1,8 @@
 """``Indexer``: the thread that follows the store and fills the page's index.
 
-It begins when somebody first looks at the page, or at once where a person started the cloud: a cloud
-that only serves tests pays nothing. Acknowledgements never wait for it; the page says how far behind
-it is.
+It begins when somebody first looks at the page, or at once where a person started the cloud or where spans
+are given up, which is its work: a cloud that only serves tests pays nothing. Acknowledgements never wait
+for it; the page says how far behind it is.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Indexer:
 
     def _prune(self, store: Store, index: Index) -> None:
         if self.spans_max is not None:
-            oldest = store.keep_newest(self.spans_max)
+            oldest = store.keep_newest(self.spans_max, index.position()[0])
             if index.forget_before(oldest):
                 self._changed()
 
