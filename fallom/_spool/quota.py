@@ -135,7 +135,7 @@ def drop_oldest(
         target_of: ``target_hash`` by destination: what was accepted is not lost.
         in_flight: Ids of segments of which something is being sent: those are passed over.
         surplus: How many segments have to go in any case, because there are too many.
-        on_drop: Told of each, open and locked, before it goes.
+        on_drop: Told of each, open, before it goes; nobody writes to it any more.
 
     Returns:
         Allocated bytes afterwards, and how many records were given up.
@@ -190,13 +190,16 @@ def _candidates(spool: File) -> list[_Candidate]:
 
 
 def _drop(spool: File, name: SegmentName, target: bytes, on_drop: OnDrop | None) -> int | None:
-    """Delete one segment under its lock; None if it has an owner or cannot be deleted."""
+    """Delete a sealed segment, or one without an owner under its lock; None if that cannot be.
+
+    The lock of a sealed one says nothing: a child that was forked from its writer may hold it for days.
+    """
     try:
         file = open_file(spool, name.file_name(), os.O_RDWR)
     except OSError:
         return None
     try:
-        if not file.lock():
+        if not name.is_sealed and not file.lock():
             return None
         from fallom._spool.tail import count_records  # of the flusher; workers count no records
 

@@ -7,7 +7,7 @@ gone; a held one proves nothing, since a forked child may hold it.
 **The one rule** of birth, take-over and deletion: whoever wants to write opens the file, takes the
 lock without waiting, and sees that the file still has the name it was opened by; only then is it
 theirs. The flusher deletes a segment only under that lock, after it looked at the size again, or when
-it is sealed and accepted to its end.
+it is sealed: nobody writes to it any more.
 
 The head is 256 bytes; frames follow it.
 

@@ -127,6 +127,17 @@ def test_what_has_a_writer_stays(spool: File, spool_path: Path, aged: list[Segme
     assert left(spool) == set()
 
 
+def test_a_lock_that_a_forked_child_inherited_keeps_no_sealed_segment(spool: File) -> None:
+    sealed, live = Segment(spool, {}).add(BODY), Segment(spool, {}).add(BODY)
+    inherited = [os.dup(segment.file.fd) for segment in (sealed, live)]
+    sealed.seal()
+    live.leave()
+    assert drop_oldest(spool, spool_bytes(spool), 0, TARGETS)[1] == 1
+    assert left(spool) == {live.name.id}, "that one may have a writer"
+    for fd in inherited:
+        os.close(fd)
+
+
 def test_what_is_being_sent_stays(spool: File, aged: list[SegmentName]) -> None:
     drop_oldest(spool, spool_bytes(spool), 0, TARGETS, in_flight={aged[0].id, aged[3].id})
     assert left(spool) == {aged[0].id, aged[3].id}
