@@ -104,6 +104,8 @@ def _load_yaml(text: str) -> Document:
         raise FileError(f"not YAML: {error}") from None
     except ValueError as error:  # the constructor of dates, for example 2024-13-45
         raise FileError(f"not YAML: {error}; quote text that looks like a date") from None
+    except (LookupError, AttributeError, OverflowError):  # those of tags: !!bool maybe, !!int ''
+        raise FileError("not YAML: a tag (!!) that its text does not fit; remove it") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -115,6 +117,8 @@ def _load_json(text: str) -> Document:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise FileError(f"not JSON: {error.msg}", error.lineno, error.colno) from None
+    except ValueError:  # Python's bound for the digits of a number
+        raise FileError("has a number of thousands of digits; expected at most 64 bits") from None
     return Document(data, _nodes(text))
 
 

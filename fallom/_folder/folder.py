@@ -12,7 +12,9 @@ file that cannot be read or served keeps what it last gave, whole; the others ar
 from __future__ import annotations
 
 import difflib
+import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -153,6 +155,8 @@ def _refreshed(known: _File | None, kind: str, name: str, path: Path) -> _File:
         if known and known.is_fresh(signature):
             return known
         read_unix_ns = time.time_ns()
+        if not stat.S_ISREG(status.st_mode):  # a FIFO would never end
+            raise OSError(errno.EINVAL, "it is not a regular file")
         entries, problems = _read(kind, name, path, status.st_size)
     except OSError as error:
         signature, read_unix_ns = (0, 0, 0), 0
@@ -184,6 +188,8 @@ def _read(
         ]
     except FileError as error:
         return None, [Problem(name, error.line, error.column, str(error))]
+    except ValueError as error:  # a key of more digits than Python writes
+        return None, [Problem(name, 0, 0, str(error))]
     problems = []
     for message, at in check.warnings:
         line, column = _place(document, at)

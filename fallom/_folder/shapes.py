@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from fallom._core.prompt import ROLES
+from fallom._core.targeting import OPERATORS
 from fallom._folder.documents import Document, Path
 
 __all__ = ["SHAPES", "Check", "ab_test_shape", "config_shape", "prompt_shape"]
 
-_OPERATORS: Final = ("eq", "neq", "in", "nin", "contains", "startsWith", "endsWith")
+_OPERATORS: Final = tuple(OPERATORS)
 _PERCENT_TOLERANCE: Final = 0.1  # seven times 14.28 are meant as 100
 _VERSION_MAX: Final = (1 << 53) - 1  # the largest whole number that every JSON reader keeps
 
@@ -42,11 +43,11 @@ class Check:
         if not isinstance(value, dict):
             raise self.fail(path, f"expected a mapping with {', '.join(fields)}", value)
         for name in value:
-            if name not in fields:
-                close = difflib.get_close_matches(str(name), fields, n=1)
+            if isinstance(name, str) and name not in fields:
+                close = difflib.get_close_matches(name, fields, n=1)
                 if close:
                     message = f"{name!r} is not a field; did you mean {close[0]!r}?"
-                    raise self.document.error(message, (*path, str(name)), at_key=True)
+                    raise self.document.error(message, (*path, name), at_key=True)
         return value
 
     def items(self, value: Any, path: Path) -> list[tuple[Path, Any]]:
@@ -77,7 +78,7 @@ class Check:
         """Give a percentage; text that ``float`` accepts is a number too."""
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not 0 <= number <= 100:
             raise self.fail(path, "expected a percentage from 0 to 100, for example 12.5", value)
@@ -87,8 +88,8 @@ class Check:
         """Give what JSON has and what is not a list or mapping."""
         if isinstance(value, str):
             return self.text(value, path, empty=True)
-        finite = isinstance(value, int | float) and math.isfinite(value)
-        if value is not None and not finite:
+        is_number = _is_storable(value) if isinstance(value, int) else isinstance(value, float)
+        if value is not None and not (is_number and math.isfinite(value)):
             expected = "expected text, a number, true, false or null; put dates in quotes"
             raise self.fail(path, expected, value)
         return value
@@ -287,6 +288,15 @@ def _dotted(path: Path) -> str:
     return "".join(parts).lstrip(".") or "the file"
 
 
+def _is_storable(number: int) -> bool:
+    return -(1 << 63) <= number < 1 << 64
+
+
 def _shown(value: Any) -> str:
+    """Describe a value: what holds others, and may hold them a billion times, by its kind alone."""
+    if isinstance(value, list | tuple | set | dict):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and not _is_storable(value):
+        return "a number beyond 64 bits"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -173,6 +173,23 @@ def test_broken_file_keeps_its_last_good_content_and_others_are_served(folder: P
         ("&a [*a]\n", "", "expected a mapping"),
         ("x: 2024-13-45\n", "", "looks like a date"),
         ("x: \x07\n", "", "not YAML"),
+        ("x: !!bool maybe\n", "", "a tag"),
+        ("x: !!timestamp soon\n", "", "a tag"),
+        ("x: !!int ''\n", "", "a tag"),
+        (
+            f"variants: [{{model: a, weight: {'1' * 400}}}]\n",
+            "1:31",
+            "beyond 64 bits; expected a perc",
+        ),
+        (f"variants: [{{model: a, weight: 0x{'f' * 5000}}}]\n", "1:31", "beyond 64 bits"),
+        (f"variants:\n  ? 0x{'f' * 5000}\n  : {{model: a}}\n", "", "digits"),
+        (
+            "variants: [{model: a, weight: 100}]\n"
+            "targeting:\n  individualTargets:\n"
+            f"    - {{field: x, value: 0x{'f' * 5000}, variantIndex: 0}}\n",
+            "4:25",
+            "beyond 64 bits",
+        ),
     ],
 )
 def test_mistake_is_told_with_place_and_remedy(
@@ -190,6 +207,8 @@ def test_mistake_in_json_is_told_with_its_line(folder: Path) -> None:
     assert only_problem(folder).startswith("configs/greeter.json:3:3: variants[0] has no 'weight'")
     write(folder, "configs/greeter.json", '{\n "variants": [,]\n}')
     assert only_problem(folder).startswith("configs/greeter.json:2:15: not JSON")
+    write(folder, "configs/greeter.json", f'{{"version": {"1" * 5000}}}')
+    assert only_problem(folder).startswith("configs/greeter.json: has a number of thousands")
 
 
 def test_file_that_is_no_text_or_cannot_be_read_is_told(folder: Path) -> None:
@@ -198,6 +217,9 @@ def test_file_that_is_no_text_or_cannot_be_read_is_told(folder: Path) -> None:
     (folder / "configs/greeter.yaml").unlink()
     (folder / "configs/greeter.yaml").mkdir()
     assert "cannot be read" in only_problem(folder)
+    (folder / "configs/greeter.yaml").rmdir()
+    os.mkfifo(folder / "configs/greeter.yaml")
+    assert "cannot be read: it is not a regular file" in only_problem(folder)
 
 
 def test_weights_that_do_not_fill_100_percent_are_served_with_a_warning(folder: Path) -> None:
@@ -249,6 +271,9 @@ def test_aliases_that_multiply_do_not_reach_the_wire(folder: Path) -> None:
     write(folder, "configs/greeter.yaml", "\n".join(lines))
     (config,) = served(folder)
     assert config["variants"] == [{"model": "a", "weight": 100}]
+    lines[-2] = "variants: *a9"
+    write(folder, "configs/greeter.yaml", "\n".join(lines))
+    assert "variants[0] is a list; expected a mapping" in only_problem(folder)
 
 
 def test_missing_folder_is_an_error_that_says_what_is_expected(tmp_path: Path) -> None:
