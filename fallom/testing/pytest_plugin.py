@@ -51,6 +51,6 @@ def fallom_capture(request: pytest.FixtureRequest) -> Iterator[Capture]:
     from fallom.testing import capture  # paid for by those who use it
 
     mark = request.node.get_closest_marker("fallom")
-    arguments = {} if mark is None else mark.kwargs
-    with capture(**arguments) as captured:
+    models, arguments = ((), {}) if mark is None else (mark.args, mark.kwargs)
+    with capture(*models, **arguments) as captured:
         yield captured

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 TESTS = """
 import os
 import pytest
-from fallom import models, trace
+from fallom import models, prompts, trace
 
 
 @pytest.mark.fallom(models={"agent": "gpt-4o"})
@@ -22,6 +22,12 @@ def test_fixed_model(fallom_capture, number):
     with trace.step(f"step {number}"):
         pass
     assert fallom_capture.span().name.endswith(str(number))
+
+
+@pytest.mark.fallom({"agent": "gpt-4o"}, {"greeting": "Hello"})
+def test_mark_without_names(fallom_capture):
+    assert models.get("agent", "s") == "gpt-4o"
+    assert prompts.get("greeting").user == "Hello"
 
 
 def test_without_mark(fallom_capture):
@@ -75,7 +81,7 @@ def is_installed() -> bool:
 def test_fixture_and_mark_work_in_parallel_runs(tmp_path: Path) -> None:
     (tmp_path / "test_app.py").write_text(TESTS)
     done = run(tmp_path, "-n", "2", "--strict-markers")
-    assert "9 passed" in done.stdout, done.stdout + done.stderr
+    assert "10 passed" in done.stdout, done.stdout + done.stderr
     assert list((tmp_path / "home").iterdir()) == []
 
 
