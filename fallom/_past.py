@@ -62,9 +62,11 @@ def unix_ns_of(at: datetime | float) -> int:
 
     Raises:
         TypeError: It is neither a ``datetime`` nor a number.
+        ValueError: It is no time that can be counted to: NaN, say.
     """
-    if isinstance(at, datetime):
-        return int(at.timestamp() * 1e9)
-    if isinstance(at, (int, float)) and not isinstance(at, bool):
-        return int(at * 1e9)
-    raise TypeError(f"at must be a datetime or unix seconds, not {type(at).__name__}")
+    if not isinstance(at, (datetime, int, float)) or isinstance(at, bool):
+        raise TypeError(f"at must be a datetime or unix seconds, not {type(at).__name__}")
+    try:
+        return int((at.timestamp() if isinstance(at, datetime) else at) * 1e9)
+    except (ValueError, OverflowError):  # also of a ``datetime`` of the year 1, by its zone
+        raise ValueError(f"at is {at!r:.50}; expected a datetime or unix seconds") from None

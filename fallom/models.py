@@ -163,7 +163,8 @@ def explain(
             unix seconds. The last 16 changes are kept; before them the reason is "fallback: not_kept".
 
     Raises:
-        TypeError: ``config_key`` or ``session_id`` is no text, or ``at`` no time.
+        TypeError: ``config_key`` or ``session_id`` is no text, or ``at`` neither ``datetime`` nor number.
+        ValueError: ``at`` is no time that can be counted to: NaN, say.
 
     Blocks:
         Without ``at`` never; with it for a read of the snapshot's database, milliseconds and at most 2 s.
