@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -9,6 +10,8 @@ from fallom._core.settings import PARAMETERS, resolve_settings
 from fallom._runtime import current, start
 
 __all__ = ["change_settings"]
+
+_logger = logging.getLogger("fallom")
 
 
 def change_settings(**arguments: Any) -> None:
@@ -21,4 +24,9 @@ def change_settings(**arguments: Any) -> None:
     checked = resolve_settings(given, os.environ)
     fields = [PARAMETERS[name][0] for name in given]
     changes = {field: getattr(checked, field) for field in fields}
-    start(current().settings.replaced(**changes)).look()
+    before = current()
+    runtime = start(before.settings.replaced(**changes))
+    runtime.snapshot.bootstrap = before.snapshot.bootstrap
+    if runtime.settings.debug:
+        _logger.setLevel(logging.DEBUG)
+    runtime.look()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import time
 from pathlib import Path
 
@@ -59,6 +60,14 @@ assert time.monotonic() - started < 30
 assert models.explain("app", "s").reason == "weight"
 """
     run_script(code, tmp_path)
+    earlier = (
+        code
+        + """
+prompts.init(base_url="http://127.0.0.1:9/prompts")
+assert models.get("app", "s2") == "shipped"
+"""
+    )
+    run_script(earlier.replace("import models", "import models, prompts"), tmp_path)
     fallom.init(bootstrap=path)  # the server is there: what it says wins
     wait_for(lambda: models.get("app", "s") == "one")
 
@@ -79,3 +88,6 @@ def test_an_application_can_ask_what_a_session_had_before(cloud: LocalCloud, fol
     assert (before.model, before.reason) == ("mine", "fallback: not_kept")
     with pytest.raises(TypeError, match="at must be"):
         models.explain("app", "s", at="yesterday")  # type: ignore[arg-type]
+    for no_time in (math.nan, math.inf, 10**400):
+        with pytest.raises(ValueError, match="expected a datetime or unix seconds"):
+            models.explain("app", "s", at=no_time)

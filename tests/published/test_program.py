@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -155,6 +156,19 @@ def test_module_wise_init_changes_only_its_own(monkeypatch: pytest.MonkeyPatch) 
     )
     assert trace.get_api_key() == "other"
     assert trace.get_base_url() == "http://127.0.0.1:3"
+
+
+def test_trace_init_with_debug_logs_at_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FALLOM_FLUSHER", "external")
+    logger = logging.getLogger("fallom")
+    before = logger.level
+    try:
+        trace.init(api_key="k")
+        assert logger.level == before
+        trace.init(debug=True)
+        assert logger.level == logging.DEBUG
+    finally:
+        logger.setLevel(before)
 
 
 def test_prompt_context_can_be_looked_at_and_cleared() -> None:
