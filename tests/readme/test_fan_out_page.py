@@ -6,11 +6,14 @@ import re
 import shlex
 from typing import Any
 
+import click
 import pytest
 
 import fallom
+from fallom._core.outcome import judge
 from fallom._core.settings import resolve_settings
 from fallom._runtime import current
+from fallom.cli.status import status_lines
 from tests.support.scripts import ROOT
 
 PAGE = (ROOT / "docs" / "fan-out.md").read_text(encoding="utf-8")
@@ -35,5 +38,18 @@ def test_the_program_and_the_environment_name_the_same_targets(
 
 
 def test_what_it_says_of_the_status_is_there() -> None:
-    fields: Any = fallom.status()["targets"]
-    assert fields == []
+    status: dict[str, Any] = {**fallom.status(), "others": [], "snapshot": {"generation": 0}}
+    assert status["targets"] == []
+    said = f"traces to phoenix: {judge(503, {}, 0, 0.0).reason}; everything is kept and sent later"
+    numbers = {"accepted": 1200, "waiting_records": 340, "unaccepted_bytes": 1_153_434}
+    status["targets"] = [
+        {
+            "name": "phoenix",
+            **numbers,
+            "limit_bytes": 128 << 20,
+            "dropped": {},
+            "paused_s": None,
+            "last_error": said,
+        }
+    ]
+    assert block("text").rstrip() in [click.unstyle(line) for line in status_lines(status)]
