@@ -87,14 +87,18 @@ def read_source(source: str, raw: Any) -> str:
     url = read_text(source, raw)
     if not url.lower().startswith("file:"):
         return read_url(source, raw)
-    parts = _parts(url)
+    expected = (
+        "expected the folder's absolute path, for example file:///srv/fallom, on this machine"
+    )
+    try:
+        parts = _parts(url)
+    except ValueError as error:
+        shown = _shown(url, f": {error}")
+        raise ConfigurationError(f"{source} {shown}; {expected}.", source) from None
     path = parts.path.rstrip("/")
-    if parts.netloc not in ("", "localhost") or not path.startswith("/") or parts.query:
-        raise ConfigurationError(
-            f"{source} is {url!r}; expected the folder's absolute path, for example "
-            "file:///srv/fallom, on this machine.",
-            source,
-        )
+    is_path = path.startswith("/") and path.isprintable()  # else it is percent-encoded
+    if parts.netloc not in ("", "localhost") or not is_path or parts.query or parts.fragment:
+        raise ConfigurationError(f"{source} is {url!r}; {expected}.", source)
     return f"file://{path}"
 
 
@@ -173,7 +177,7 @@ def number_of(low: float, high: float, unit: str) -> Callable[[str, Any], float]
     def parse(source: str, raw: Any) -> float:
         try:
             value = float(raw) if not isinstance(raw, bool) else float("nan")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = float("nan")
         if not low <= value <= high:
             raise ConfigurationError(

@@ -218,6 +218,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("traces_url", 5, "must be a string, not int"),
     ("configs_url", "x", "configs_url"),
     ("prompts_url", "x", "prompts_url"),
+    ("configs_url", "file://[::1/srv", "absolute path"),
+    ("configs_url", "file:///srv/fallom#f", "absolute path"),
+    ("prompts_url", "file:///srv/\udcff", "absolute path"),  # of no text: no name of a namespace
     ("api_key", 5, "must be a string"),
     ("traces_headers", ["A"], "must be a mapping"),
     ("traces_headers", {"A": 1}, "'A'"),
@@ -263,6 +266,11 @@ BAD_TEXTS = [
     for parameter, value, _ in BAD
     if isinstance(value, str) and value and parameter != "capture_content"
 ]
+
+
+def test_a_number_beyond_all_floats_is_told_like_any_other_that_is_too_large() -> None:
+    with pytest.raises(ConfigurationError, match="seconds from 0 to 60"):
+        resolve_settings({"cold_start_timeout": 10**400}, {})
 
 
 @pytest.mark.parametrize(("parameter", "value"), BAD_TEXTS)
