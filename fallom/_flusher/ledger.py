@@ -16,6 +16,7 @@ __all__ = ["Ledger"]
 
 SAY_AGAIN_AFTER_S = 60.0
 _SENTENCES_MAX = 200  # a bound for the memory of what was said
+_SENTENCE_CHARS_MAX = 1000  # a server may say 4 MiB in an answer
 
 _logger = logging.getLogger("fallom")
 
@@ -44,6 +45,7 @@ class Ledger:
 
     def say(self, sentence: str, now_s: float) -> None:
         """Log a warning and show it as the last error; at most once a minute the same one."""
+        sentence = sentence[:_SENTENCE_CHARS_MAX]
         with self._lock:
             self._last_error = sentence
             said_s = self._said.get(sentence)

@@ -41,6 +41,7 @@ RETRY_AFTER_MAX_S = 300.0  # a server that asks for more is asked again anyway
 MISSING_S = 60.0  # how long a version that the server does not have is not asked for again
 UNREACHABLE_S = 5.0  # the same, where there was no answer
 REMEMBERED_MAX = 1000  # wishes, refusals and messages; bounds memory
+SAID_MAX = 100  # of refusals, and of notes, of a listing: as many as are remembered as said
 
 _logger = logging.getLogger("fallom")
 
@@ -187,8 +188,8 @@ class Sync:
         self._manifest()
         self._tell(self._generation)
         for source in asked:
-            self._say(str(error) for error in source.listing.refused)
-            self._say(source.listing.notes)
+            self._say(str(error) for error in source.listing.refused[:SAID_MAX])
+            self._say(source.listing.notes[:SAID_MAX])
         errors = self._errors()
         self._say(errors)
         return SyncResult(self._generation, self._generation != before, tuple(errors))

@@ -73,8 +73,8 @@ def test_the_memory_of_what_was_said_is_bounded(caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.CRITICAL, "fallom")
     ledger = Ledger()
     for number in range(1000):
-        ledger.say(f"sentence {number}", 0.0)
-    assert len(ledger._said) <= 200
+        ledger.say(f"sentence {number} {'x' * 10_000}", 0.0)
+    assert sum(map(len, ledger._said)) <= 200 * 1000
 
 
 def test_what_is_over_takes_back_no_other_sentence() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fallom._core.settings import Settings
 from fallom._flusher.http import NetworkError, Request, Response
-from fallom._flusher.sync import MISSING_S, UNREACHABLE_S, Sync
+from fallom._flusher.sync import MISSING_S, SAID_MAX, UNREACHABLE_S, Sync
 from fallom._snapshot.entries import Kind
 from fallom._snapshot.publish import Publisher, PublishError
 from fallom._snapshot.reader import SnapshotReader
@@ -265,6 +265,17 @@ def test_refused_items_are_kept_and_logged_once(
     world.server.answers[CONFIGS] = {"configs": [config("a")]}
     world.sync.run_once(world.now_s)
     assert world.sync.refused == ()
+
+
+def test_of_thousands_of_refused_items_some_are_logged_and_those_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = [{"key": f"bad-{number}"} for number in range(1500)]
+    world.server.answers[CONFIGS] = {"configs": [*bad, config("a")]}
+    with caplog.at_level(logging.WARNING, "fallom"):
+        for _ in range(3):
+            world.sync.run_once(world.now_s)
+    assert len(caplog.records) == SAID_MAX
 
 
 def test_refusals_survive_an_unchanged_answer(world: World) -> None:
