@@ -6,9 +6,10 @@ import base64
 import re
 import subprocess
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 from fallom._core.settings import resolve_settings
 from tests.support.scripts import ROOT, run_script
@@ -45,7 +46,7 @@ def test_a_snippet_gives_the_address_that_is_meant(page: str, tmp_path: Path) ->
 
 
 def exported(code: str) -> dict[str, str]:
-    """Run lines of a shell that export something, and give the fallom variables of then."""
+    """Run lines of a shell that export something, and give the variables of then that are read."""
     done = subprocess.run(
         ["bash", "-euc", f"PUBLIC_KEY=pk-lf-1 SECRET_KEY=sk-lf-{'x' * 60}\n{code}\nenv -0"],
         check=True,
@@ -54,7 +55,27 @@ def exported(code: str) -> dict[str, str]:
         timeout=60,
     )
     pairs = (entry.partition("=") for entry in done.stdout.split("\0"))
-    return {name: value for name, _, value in pairs if name.startswith("FALLOM_")}
+    return {name: value for name, _, value in pairs if name.startswith(("FALLOM_", "OTEL_"))}
+
+
+@pytest.mark.parametrize("page", ["datadog", "grafana-tempo", "opentelemetry-collector"])
+def test_the_receiver_of_a_page_listens_where_its_snippet_sends(page: str) -> None:
+    (configuration,) = blocks(page, "yaml")
+    assert isinstance(yaml.safe_load(configuration), dict)
+    (port,) = re.findall(r"endpoint: [\d.]+:(\d+)$", configuration, re.MULTILINE)
+    assert int(port) == urlsplit(ADDRESSES[page][0]).port
+
+
+def test_the_collector_s_variable_is_that_of_its_snippet() -> None:
+    (code,) = blocks("opentelemetry-collector", "bash")
+    endpoint = resolve_settings({}, exported(code)).traces_endpoint
+    assert [endpoint] == ADDRESSES["opentelemetry-collector"]
+
+
+def test_phoenix_s_project_is_an_attribute_of_the_resource() -> None:
+    (code,) = (code for code in blocks("phoenix", "bash") if "export" in code)
+    attributes = resolve_settings({}, exported(code)).resource_attributes
+    assert attributes == {"openinference.project.name": "shop"}
 
 
 def test_langfuse_s_variables_are_those_of_its_snippet() -> None:

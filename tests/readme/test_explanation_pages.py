@@ -10,6 +10,7 @@ import pytest
 import fallom
 from fallom._core import assignment
 from fallom._core.assignment import compile_thresholds
+from fallom._folder.folder import Folder
 from fallom.dev.server import LocalCloud
 from tests.support.scripts import ROOT
 
@@ -44,6 +45,19 @@ def test_the_printed_rule_gives_what_the_package_gives() -> None:
             thresholds = compile_thresholds(weights)
             expected = next(index for index, edge in enumerate(thresholds) if ours < edge)
             assert variant(weights, ours) == expected
+
+
+def test_the_printed_test_with_a_salt_is_served_with_it(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n# cloud/(.*?)```", EXPERIMENTS, flags=re.DOTALL)
+    name, _, told = text.partition("\n")
+    prompt = (ROOT / "examples/cloud/prompts/greeting.yaml").read_text(encoding="utf-8")
+    for path, content in ((name, told), ("prompts/greeting.yaml", prompt)):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text(content)
+    catalogue = Folder(tmp_path).catalogue()
+    assert list(catalogue.problems) == []
+    (served,) = catalogue.all_versions("prompt_ab_tests")
+    assert served["salt"] == "greeting-2026"
 
 
 def test_the_state_directory_has_what_the_page_tells_of(

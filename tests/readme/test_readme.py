@@ -14,6 +14,7 @@ from tests.support.flushers import wait_for
 from tests.support.scripts import ROOT, run_script
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FRONT_PAGE = (ROOT / "docs/index.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 QUICK_START = next(snippet for snippet in SNIPPETS if "wrap_openai" in snippet)
 
@@ -44,6 +45,16 @@ def test_the_quick_start_runs_as_printed_and_its_call_arrives(
     assert attributes["fallom.session_id"] == "session-123"
     assert attributes["fallom.customer_id"] == "user-456"
     assert "Hello!" in attributes["gen_ai.input.messages"]
+
+
+def test_the_program_of_the_front_page_runs_as_printed_and_its_call_arrives(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", FRONT_PAGE, flags=re.DOTALL)
+    run_script(code, tmp_path)
+    (span,) = wait_for(cloud.spans)
+    assert span["name"] == "chat gpt-4o"
+    assert span["attributes"]["fallom.session_id"] == "session-123"
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
