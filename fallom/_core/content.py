@@ -1,4 +1,4 @@
-"""Which attributes hold content, and a mask over them."""
+"""Which attributes hold content, and which of it bodies of messages; and a mask over them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Any
 from fallom._core.masking import mask_json_or_text
 from fallom._core.span import Span
 
-__all__ = ["is_content", "mask_content", "mask_span"]
+__all__ = ["is_body", "is_content", "mask_content", "mask_span"]
 
-# Attributes and events that hold text of prompts, completions, tools, or errors that may repeat it:
-# OpenTelemetry's names, and those of instrumentations that came before them.
-_CONTENT = (
+# Attributes of spans and events that hold text of prompts, completions or tools: OpenTelemetry's names, and
+# those of instrumentations that came before them.
+_BODIES = frozenset(
     "gen_ai.input.messages gen_ai.output.messages gen_ai.system_instructions gen_ai.tool.definitions "
     "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.retrieval.query.text "
     "gen_ai.retrieval.documents gen_ai.event.content gen_ai.choice gen_ai.prompt gen_ai.completion "
-    "input.value output.value exception.message exception.stacktrace "
-    "traceloop.entity.input traceloop.entity.output content message tool_calls "
-    "fallom.input fallom.output"
-).split()
-_CONTENT_PREFIXES = (
+    "input.value output.value traceloop.entity.input traceloop.entity.output content message "
+    "tool_calls fallom.input fallom.output".split()
+)
+_BODY_PREFIXES = (
     "gen_ai.prompt.",
     "gen_ai.completion.",
     "gen_ai.prompt.variable.",
@@ -33,14 +32,18 @@ _CONTENT_PREFIXES = (
     "retrieval.documents",
     "embedding.embeddings",
 )
-_NO_CONTENT = ("gen_ai.prompt.name", "gen_ai.prompt.version")
+_NO_BODIES = ("gen_ai.prompt.name", "gen_ai.prompt.version")
+_ERRORS = ("exception.message", "exception.stacktrace")  # may repeat such text
+
+
+def is_body(name: str) -> bool:
+    """Tell whether an attribute holds text of a prompt, a completion or a tool."""
+    return name in _BODIES or (name.startswith(_BODY_PREFIXES) and name not in _NO_BODIES)
 
 
 def is_content(name: str) -> bool:
     """Tell whether an attribute holds text of a prompt, a completion, a tool, or an error."""
-    if name in _CONTENT:
-        return True
-    return name.startswith(_CONTENT_PREFIXES) and name not in _NO_CONTENT
+    return name in _ERRORS or is_body(name)
 
 
 def mask_content(mask: Callable[[str], str], attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,12 +66,12 @@ def mask_span(mask: Callable[[str], str], span: Span) -> Span:
 
 
 def _masked(mask: Callable[[str], str], value: Any) -> Any:
-    if isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, str):
         return mask_json_or_text(mask, value)
     if isinstance(value, Mapping):
-        return {name: _masked(mask, item) for name, item in value.items()}
+        return {mask(str(name)): _masked(mask, item) for name, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [_masked(mask, item) for item in value]
     return mask(str(value))

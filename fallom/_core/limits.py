@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
+from fallom._core.content import is_body
 from fallom._core.span import Span
 
 __all__ = [
@@ -31,14 +32,6 @@ TEXT_MAX = 256 << 10  # characters of one text
 CUT_MARK = "fallom.cut"  # attribute: names of the attributes that were cut to make the record fit
 CUT_NAMES_MAX = 50
 SHED_MARK = "fallom.shed"  # attribute: bodies were left out because the spool is near its limit
-
-# Bodies of messages by OpenTelemetry's names, and by the older ones of other instrumentations.
-CONTENT = frozenset(
-    "gen_ai.input.messages gen_ai.output.messages gen_ai.system_instructions gen_ai.tool.definitions "
-    "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.prompt gen_ai.completion "
-    "gen_ai.event.content gen_ai.choice gen_ai.retrieval.query.text gen_ai.retrieval.documents "
-    "input.value output.value fallom.input fallom.output".split()
-)
 
 _INT64_MAX = (1 << 63) - 1
 _Record = TypeVar("_Record", bound=Any)
@@ -104,15 +97,11 @@ def cut_record(record: _Record, size_of: Callable[[_Record], int], bytes_max: in
 
 def shed_content(span: Span) -> Span:
     """Give the span without bodies of messages, and with a mark if it had any."""
-    events = [
-        event._replace(attributes=_without_content(event.attributes)) for event in span.events
-    ]
-    had_some = not CONTENT.isdisjoint(span.attributes) or any(
-        not CONTENT.isdisjoint(event.attributes) for event in span.events
-    )
-    if not had_some:
+    named = [*span.attributes, *(name for event in span.events for name in event.attributes)]
+    if not any(map(_holds_body, named)):
         return span
-    attributes = {**_without_content(span.attributes), SHED_MARK: True}
+    attributes = {**_without_bodies(span.attributes), SHED_MARK: True}
+    events = [event._replace(attributes=_without_bodies(event.attributes)) for event in span.events]
     return span._replace(attributes=attributes, events=events)
 
 
@@ -129,8 +118,13 @@ def _clean_field(value: Any) -> Any:
     return clean_value(value)
 
 
-def _without_content(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if name not in CONTENT}
+def _without_bodies(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if not _holds_body(name)}
+
+
+def _holds_body(name: Any) -> bool:
+    """Tell whether an attribute holds a body; its name may not even be text yet."""
+    return isinstance(name, str) and is_body(name)
 
 
 def _cleaned(value: Any, depth: int) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from fallom._core.limits import CONTENT, SHED_MARK, clean_value, cut_record, shed_content
+from fallom._core.limits import SHED_MARK, clean_value, cut_record, shed_content
 from fallom._core.span import Event, Metrics, Span, metrics_of, span_of
 from fallom._flusher.otlp import TraceEncoder, metrics_span
 from fallom._packing import Packing
@@ -195,10 +195,22 @@ def test_a_cut_record_fits_and_keeps_its_ids(attributes: dict[str, str]) -> None
         assert shorter.attributes["fallom.cut"]
 
 
+BODIES = (
+    "gen_ai.input.messages gen_ai.output.messages gen_ai.system_instructions gen_ai.tool.definitions "
+    "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.prompt gen_ai.completion "
+    "gen_ai.event.content gen_ai.choice gen_ai.retrieval.query.text gen_ai.retrieval.documents "
+    "input.value output.value fallom.input fallom.output "
+    # of instrumentations by their older names
+    "gen_ai.prompt.0.content gen_ai.completion.0.content llm.input_messages.0.message.content "
+    "traceloop.entity.input traceloop.entity.output"
+).split()
+
+
 def test_shedding_takes_bodies_and_leaves_all_else() -> None:
-    kept = {"gen_ai.usage.input_tokens": 3, "error.type": "E", "fallom.tags": ["t"]}
+    kept: dict[Any, Any] = {"gen_ai.usage.input_tokens": 3, "error.type": "E", "fallom.tags": ["t"]}
+    kept |= {"gen_ai.prompt.name": "p", "exception.message": "why", 5: "a name that is no text"}
     event = Event(1, "gen_ai.content.prompt", {"gen_ai.prompt": "p", "kept": 1})
-    shed = shed_content(span({**dict.fromkeys(CONTENT, "body"), **kept}, events=[event]))
+    shed = shed_content(span({**dict.fromkeys(BODIES, "body"), **kept}, events=[event]))
     assert shed.attributes == {**kept, SHED_MARK: True}
     assert shed.events[0].attributes == {"kept": 1}
     bare = span(kept)
