@@ -6,6 +6,7 @@ operator, ``fallom flusher``, with settings from the environment.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import logging
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 
 from fallom._core.settings import Settings, settings_from_dict
 from fallom._flusher.election import Election, free_orphaned
+from fallom._flusher.spawn import LOG_BYTES_MAX
 from fallom._host.control import ControlPage, remove_asides
 from fallom._host.directory import StateDirectory, find_state_directory
 from fallom._host.versions import pack_version
@@ -37,7 +39,7 @@ _logger = logging.getLogger("fallom")
 def run_spawned(told: Mapping[str, Any]) -> NoReturn:
     """Be the flusher that a worker started; the process ends with it."""
     settings = settings_from_dict(told["settings"])
-    _log_to_stderr(settings.debug)
+    _log_to(CappedLog(sys.stderr), settings.debug)
     directory = StateDirectory(str(told["base"]), settings.namespace)
     status = _lead(settings, directory, once=False, wait_s=CANDIDATE_WAIT_S, lingers=True)
     # At once: threads may still be within an exchange whose answer no longer matters.
@@ -59,7 +61,7 @@ def run_external(settings: Settings, once: bool) -> int:
     Raises:
         StateDirectoryError: The state directory cannot be used.
     """
-    _log_to_stderr(settings.debug)
+    _log_to(logging.StreamHandler(sys.stderr), settings.debug)
     directory = find_state_directory(settings.state_dir, settings.namespace, os.environ)
     wait_s = ONCE_WAIT_S if once else float("inf")
     status = _lead(settings, directory, once=once, wait_s=wait_s, lingers=False)
@@ -131,8 +133,21 @@ def _won_within(
     return False
 
 
-def _log_to_stderr(debug: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+class CappedLog(logging.StreamHandler):  # type: ignore[type-arg]  # it takes none before 3.11
+    """A log that is a file opened for appending, begun anew where it is too long.
+
+    ``spawn`` looks at its length only when it starts a flusher, and one may live for months.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        with contextlib.suppress(OSError, ValueError):  # no file, or closed
+            if os.fstat(self.stream.fileno()).st_size > LOG_BYTES_MAX:
+                os.ftruncate(self.stream.fileno(), 0)
+        super().emit(record)
+
+
+def _log_to(handler: logging.Handler, debug: bool) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _logger.addHandler(handler)
     _logger.setLevel(logging.DEBUG if debug else logging.INFO)
