@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from fallom._active_span import Active
+from fallom._arguments import check_text
 from fallom._core.errors import ConfigurationError
 from fallom._core.limits import clean_value
 from fallom._core.span import (
@@ -52,6 +53,7 @@ class Step:
         self, name: str, kind: StepKind, attributes: Mapping[str, AttributeValue] | None
     ) -> None:
         """Use ``trace.step``."""
+        check_text(name=name)  # of a decorator without parentheses it is the function, never to run
         if kind not in _OPERATIONS:
             known = ", ".join(map(repr, _OPERATIONS))
             raise ConfigurationError(f"kind is {kind!r}; expected one of {known}.", "kind")
@@ -65,7 +67,10 @@ class Step:
         self._start_ns = 0
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:
-        """Put an attribute on the span. It is recorded in privacy mode too: put no content here."""
+        """Put an attribute on the span, within its block; before, ``trace.step`` takes some.
+
+        It is recorded in privacy mode too: put no content here.
+        """
         self._attributes[name] = clean_value(value)
 
     def set_input(self, value: Any) -> None:
@@ -158,6 +163,9 @@ class Step:
                     step._enter()
                     try:
                         inner.close()
+                    except BaseException as error:
+                        step._end(error)
+                        raise
                     finally:
                         step._leave()
                         step._end(None)
@@ -193,6 +201,9 @@ class Step:
                     step._enter()
                     try:
                         await inner.aclose()
+                    except BaseException as error:
+                        step._end(error)
+                        raise
                     finally:
                         step._leave()
                         step._end(None)

@@ -137,6 +137,33 @@ def test_a_generator_that_is_closed_early_is_no_error(state_dir: Path) -> None:
     assert by_name(state_dir)["numbers"].status == SpanStatus.UNSET
 
 
+async def test_what_a_generator_raises_when_it_is_closed_is_on_its_span(state_dir: Path) -> None:
+    @trace.step("plain")
+    def plain() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            raise KeyError("plain")
+
+    @trace.step("asynchronous")
+    async def asynchronous() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            raise KeyError("asynchronous")
+
+    stream: Any = plain()
+    next(stream)
+    with pytest.raises(KeyError, match="plain"):
+        stream.close()
+    stream = asynchronous()
+    await anext(stream)
+    with pytest.raises(KeyError, match="asynchronous"):
+        await stream.aclose()
+    errors = {name: span.attributes["error.type"] for name, span in by_name(state_dir).items()}
+    assert errors == {"plain": "KeyError", "asynchronous": "KeyError"}
+
+
 async def test_an_asynchronous_generator_is_a_step(state_dir: Path) -> None:
     @trace.step("numbers")
     async def numbers(fail: bool = False) -> AsyncIterator[int]:
@@ -197,6 +224,14 @@ def test_a_mask_sees_content_and_errors(state_dir: Path) -> None:
 def test_a_kind_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'tools'; expected one of 'tool'"):
         trace.step("x", kind="tools")  # type: ignore[arg-type]
+
+
+def test_a_decorator_without_parentheses_is_refused() -> None:
+    def weather(city: str) -> str:
+        return f"Sun in {city}"
+
+    with pytest.raises(TypeError, match="name must be a string, not function"):
+        trace.step(weather)  # type: ignore[arg-type]  # else no call would run it
 
 
 def test_a_step_joins_opentelemetry_s_span_and_is_the_parent_of_those_within(

@@ -156,6 +156,7 @@ def step(
 
     Raises:
         ConfigurationError: ``kind`` is none of these. (It is a ValueError.)
+        TypeError: ``name`` is no text: it is a function where the decorator has no parentheses.
     """
     from fallom._step import Step  # paid for by those who use it
 
