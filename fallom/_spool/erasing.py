@@ -181,16 +181,23 @@ def _erase(
     targets = target_of and target_of[name.destination]
     accepted = read_accepted(file, name, targets) if targets else read_furthest(file, name)
     is_changed = False
-    for found in _theirs(file, name, person):
+    theirs = _theirs(file, name, person)
+    ended = {
+        _span_id(each) for each in theirs if isinstance(each, Frame) and each.kind == Kind.SPAN
+    }
+    for found in theirs:
         if isinstance(found, Damage):
             erasure.unreadable += 1
         elif found.kind == Kind.ERASED:
             pass  # counted by whoever was killed at it
+        elif found.kind == Kind.START:
+            # The flusher read on, and owes a span should the process die. A sealed segment owes none.
+            if not (name.is_sealed or _span_id(found) in ended):
+                erasure.unsent["calls in flight"] += 1
         elif found.offset >= accepted:
-            word = "calls in flight" if found.kind == Kind.START else _word(found.kind)
-            erasure.unsent[word] += 1
+            erasure.unsent[_word(found.kind)] += 1
         else:
-            erasure.delivered += found.kind != Kind.START
+            erasure.delivered += 1
         if not is_dry:
             is_changed = True
             _overwrite(file, found, name.seed)

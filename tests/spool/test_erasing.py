@@ -144,6 +144,21 @@ def test_the_start_of_an_erased_call_goes_with_it_or_it_would_count_as_died(spoo
     reading.reader.close()
 
 
+def test_a_call_in_flight_is_counted_though_the_flusher_read_on_and_one_that_ended_is_not(
+    spool: File,
+) -> None:
+    sealed = Segment(spool, {}).add(span(1, ADA), kind=Kind.START)  # repeated in the next
+    sealed.seal()
+    segment = Segment(spool, {}).add(*(span(number, ADA) for number in (1, 2)), kind=Kind.START)
+    segment.add(span(2, ADA))
+    reading = Reading(spool)
+    reading.take_all()
+    assert erase(spool, is_dry=True).unsent == {"calls in flight": 1}
+    assert erase(spool).unsent == {"calls in flight": 1}
+    assert erase(spool).count == 0
+    reading.reader.close()
+
+
 def test_a_call_that_a_flusher_knows_and_that_was_erased_is_not_told_as_died(spool: File) -> None:
     segment = Segment(spool, {"process.pid": 0x7FFFFFFF})
     segment.add(span(1, ADA), span(2, BOB), kind=Kind.START)
