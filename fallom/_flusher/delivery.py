@@ -326,7 +326,7 @@ def _spans(
         try:
             span = _span(item)
             spans[id(item)] = masked(span) if masked else span, item.resource
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             result.unreadable.append(item)
     return spans
 

@@ -222,7 +222,7 @@ def partial_success(body: bytes) -> tuple[int, str]:
                 if inner == 1 and isinstance(value, int):
                     rejected = value if value < 1 << 63 else 0  # a negative int64
                 elif inner == 2 and isinstance(value, bytes):
-                    message = value.decode()
+                    message = value.decode("utf-8", "replace")
     except ValueError:
         return 0, ""
     return rejected, message

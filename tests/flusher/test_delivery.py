@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallom._core.outcome import TRIES_BEFORE_SPLIT, Verdict
+from fallom._core.span import Span
 from fallom._flusher.delivery import (
     EXCHANGE_DEADLINE_S,
     PROBES,
@@ -71,6 +72,19 @@ def test_a_server_that_rejects_more_than_it_got_rejected_what_it_got(fake_http: 
     http = fake_http(lambda _: partial(99, "odd"))
     result = deliver_otlp(WHO, http, URL)(spans(1, 2), 0, 0.0)
     assert (result.accepted, result.rejected) == (0, 2)
+
+
+def test_a_span_nested_too_deeply_for_the_masks_is_unreadable_and_the_others_arrive(
+    fake_http: Make,
+) -> None:
+    def masked(span: Span) -> Span:
+        if span.name == "span 2":  # 500 levels of lists, say, which a frame can hold
+            raise RecursionError
+        return span
+
+    sound, odd = spans(1, 2)
+    result = deliver_otlp(WHO, fake_http(lambda _: 200), URL, lambda: masked)([sound, odd], 0, 0.0)
+    assert (result.accepted, result.unreadable) == (1, [odd])
 
 
 @given(

@@ -260,6 +260,11 @@ def test_the_rejected_ones_of_a_partial_success_are_read() -> None:
     assert partial_success(answer.SerializeToString())[0] == 0
 
 
+def test_what_was_rejected_counts_whatever_bytes_the_message_has() -> None:
+    """The Collector's own encoder does not look whether a text is UTF-8."""
+    assert partial_success(b"\x0a\x05\x08\x02\x12\x01\xff") == (2, "\ufffd")
+
+
 @given(st.integers(-(1 << 63), (1 << 63) - 1), st.text(), st.sampled_from([b"", b"\x12\x01x"]))
 def test_an_answer_reads_as_by_protobuf_s_classes(count: int, text: str, later: bytes) -> None:
     answer = ExportTraceServiceResponse()
