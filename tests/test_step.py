@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import types
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +255,20 @@ def test_a_step_joins_opentelemetry_s_span_and_is_the_parent_of_those_within(
     check_nested(spans["request"], spans["ours"])
     check_nested(spans["ours"], spans["query"])
     check_nested(spans["ours"], spans["deeper"])
+
+
+def test_opentelemetry_that_another_thread_is_just_importing_is_not_loaded_yet(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opentelemetry import trace as otel
+
+    begun = types.ModuleType("opentelemetry.trace")
+    for name in ("get_current_span", "set_span_in_context"):  # what its first lines import
+        setattr(begun, name, getattr(otel, name))
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", begun)
+    with trace.step("x"):
+        pass
+    assert by_name(state_dir)["x"].status == SpanStatus.UNSET
 
 
 def test_a_fault_of_ours_costs_the_span_and_not_the_step(
