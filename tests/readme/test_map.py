@@ -75,8 +75,16 @@ def test_the_methods_of_a_step_are_in_the_reference() -> None:
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_files_that_are_linked_from_outside_the_site_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    links = re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", text)
+    assert [path for path, _ in links if not (ROOT / path).exists()] == []
+    dead = [(path, part) for path, part in links if part and part not in parts_of(path or name)]
+    assert dead == []
+
+
+def parts_of(page: str) -> set[str]:
+    """Give the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 def test_the_readme_is_one_sitting() -> None:
