@@ -192,8 +192,9 @@ def _erase(
             pass  # counted by whoever was killed at it
         elif found.kind == Kind.START:
             # The flusher read on, and owes a span should the process die. A sealed segment owes none.
-            if not (name.is_sealed or _span_id(found) in ended):
+            if not (name.is_sealed or _span_id(found) in known):
                 erasure.unsent["calls in flight"] += 1
+                known.add(_span_id(found))
         elif found.offset >= accepted:
             erasure.unsent[_word(found.kind)] += 1
         else:

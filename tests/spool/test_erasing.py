@@ -149,7 +149,7 @@ def test_a_call_in_flight_is_counted_though_the_flusher_read_on_and_one_that_end
 ) -> None:
     sealed = Segment(spool, {}).add(span(1, ADA), kind=Kind.START)  # repeated in the next
     sealed.seal()
-    segment = Segment(spool, {}).add(*(span(number, ADA) for number in (1, 2)), kind=Kind.START)
+    segment = Segment(spool, {}).add(*(span(n, ADA) for n in (1, 1, 2)), kind=Kind.START)
     segment.add(span(2, ADA))
     reading = Reading(spool)
     reading.take_all()
