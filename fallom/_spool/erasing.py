@@ -182,7 +182,7 @@ def _erase(
     accepted = read_accepted(file, name, targets) if targets else read_furthest(file, name)
     is_changed = False
     theirs = _theirs(file, name, person)
-    ended = {
+    known = {
         _span_id(each) for each in theirs if isinstance(each, Frame) and each.kind == Kind.SPAN
     }
     for found in theirs:
