@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fallom._core.settings import Settings, is_hosted
@@ -20,6 +21,8 @@ from fallom._snapshot.publish import Publisher
 __all__ = ["SyncThread"]
 
 _logger = logging.getLogger("fallom")
+
+WISHES_MAX = 1000  # that wait; whoever wished one too many has its fallback, and may wish again
 
 _OURS = "configs: "  # what this thread shows as the last error begins so
 
@@ -45,7 +48,8 @@ class SyncThread:
 
     def wish(self, config_key: str, version: int) -> None:
         """Ask for a pinned version; does not block."""
-        self._inbox.put((config_key, version))
+        if self._inbox.qsize() < WISHES_MAX:  # without a key nobody ever takes one out
+            self._inbox.put((config_key, version))
 
     def stop(self) -> None:
         """Ask the thread to end after the exchange that is under way; does not block."""
@@ -79,8 +83,7 @@ class SyncThread:
                     self._ledger.show(_OURS + sync.last_error)  # it is in the log already
                 else:
                     self._page.set_synced(int(time.time()))
-                    if self._page.last_error().startswith(_OURS):  # also that of an earlier flusher
-                        self._ledger.clear_error(_OURS)
+                    self._show(sync.refused)
                 continue
             try:
                 wish = self._inbox.get(timeout=due_s - now_s)
@@ -89,6 +92,14 @@ class SyncThread:
             if wish is None:
                 return
             sync.wish(*wish)
+
+    def _show(self, refused: Sequence[str]) -> None:
+        """Show what of good answers cannot be served, unless something else is shown."""
+        shown = self._page.last_error()  # also that of an earlier flusher
+        if refused and (not shown or shown.startswith(_OURS)):
+            self._ledger.show(_OURS + refused[0])
+        elif shown.startswith(_OURS):
+            self._ledger.clear_error(_OURS)
 
     def _say(self, sentence: str) -> None:
         self._ledger.say(sentence, time.monotonic())
