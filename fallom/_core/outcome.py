@@ -28,7 +28,7 @@ _RETRIED = frozenset({408, 425, 429, 502, 503, 504})
 _ABOUT_THE_BATCH = frozenset({400, 413, 422})
 
 _HINTS = {
-    401: "check the API key (FALLOM_API_KEY) or FALLOM_TRACES_HEADERS",
+    401: "check the API key (FALLOM_API_KEY) or FALLOM_TRACES_HEADERS; of an extra target, its headers",
     403: "the key may not write here; check the account and the URL",
     404: "nothing answers at this path; check the URL",
     405: "this path does not take POST; check the URL",

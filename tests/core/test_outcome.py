@@ -65,7 +65,14 @@ def test_an_overloaded_server_is_never_taken_for_a_guilty_batch(status: int) -> 
 
 @pytest.mark.parametrize(
     ("status", "hint"),
-    [(401, "FALLOM_API_KEY"), (403, "account"), (404, "URL"), (302, "final URL"), (418, "URL")],
+    [
+        (401, "FALLOM_API_KEY"),
+        (401, "of an extra target"),
+        (403, "account"),
+        (404, "URL"),
+        (302, "final URL"),
+        (418, "URL"),
+    ],
 )
 def test_a_pause_says_how_to_mend_it(status: int, hint: str) -> None:
     assert hint in judge(status, {}, 0, NOW_S).reason
