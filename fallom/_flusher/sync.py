@@ -162,12 +162,6 @@ class Sync:
         found = [str(error) for source in self._sources for error in source.listing.refused]
         return tuple(found[:REMEMBERED_MAX])
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What serves, but is hardly meant."""
-        found = [note for source in self._sources for note in source.listing.notes]
-        return tuple(found[:REMEMBERED_MAX])
-
     def due_s(self, now_s: float) -> float:
         """Give the time, of the clock that ``now_s`` is of, when to run next; at least ``now_s``."""
         return max(now_s, min(source.due_s for source in self._sources))

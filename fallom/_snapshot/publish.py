@@ -54,7 +54,7 @@ from fallom._snapshot.shards import decode_shard
 __all__ = ["MANIFESTS_KEPT", "PublishError", "Publisher"]
 
 MANIFESTS_KEPT = 16  # to explain the past, and for readers that are a few generations behind
-CHECK_EVERY = 20  # loads between two checks of every row; ten minutes at the default interval
+CHECK_EVERY = 20  # loads between two checks of every row; two a sync, so five minutes by default
 
 _READ_TIMEOUT_S = 5.0
 _BUILDING = "building"
