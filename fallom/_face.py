@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from fallom._auto_instrument import connect_celery, instrument_clients
-from fallom._core.errors import ConfigurationError
+from fallom._core.errors import ConfigurationError, StateDirectoryError
 from fallom._core.settings import Settings, is_hosted, resolve_settings
-from fallom._runtime import Runtime, current, start
+from fallom._runtime import HOLDER, Runtime, current, start
 
 if TYPE_CHECKING:
     from typing_extensions import Never  # of typing from Python 3.11 on
@@ -57,9 +57,9 @@ def init(
 ) -> None:
     """Begin. Call it once, where the application starts; before a fork or after, both is fine.
 
-    Calling it again with the same settings does nothing; with others, those hold from then on. An
-    argument that is not given is read from the environment variable ``FALLOM_<NAME>``, and has its
-    default where that is not set either.
+    Calling it again with the same settings does nothing; with others, those hold from then on, unless it
+    raises. An argument that is not given is read from the environment variable ``FALLOM_<NAME>``, and has
+    its default where that is not set either.
 
     Args:
         api_key: The account's key. Without it, fallbacks and local URLs work.
@@ -129,15 +129,26 @@ def init(
             "fallom.masks has some.",
             "mask",
         )
-    if settings.debug:
-        _logger.setLevel(logging.DEBUG)
-    runtime = start(settings, mask)
+    bootstrap = None
     if settings.bootstrap is not None:
         from fallom._snapshot.bootstrap import read_bootstrap  # of those who ship one
 
-        runtime.snapshot.bootstrap = read_bootstrap(settings.bootstrap)
+        bootstrap = read_bootstrap(settings.bootstrap)
+    if settings.debug:
+        _logger.setLevel(logging.DEBUG)
+    before = HOLDER.runtime
+    runtime = start(settings, mask)
+    if bootstrap is not None:
+        runtime.snapshot.bootstrap = bootstrap
     if settings.state_dir is not None:
-        runtime.whereabouts.try_open()  # an explicit choice that cannot be used is an error, here and now
+        try:
+            runtime.whereabouts.try_open()  # an explicit choice that cannot be used is an error
+        except StateDirectoryError:
+            if (
+                before is not None
+            ):  # else this one tries again later, and counts what it drops till then
+                HOLDER.runtime = before
+            raise
     _warn_without_key(settings, runtime)
     runtime.look()
     if settings.auto_instrument:

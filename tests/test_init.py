@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fallom
-from fallom import _runtime
+from fallom import _runtime, trace
 from fallom.exceptions import ConfigurationError, StateDirectoryError, UnknownParameterError
+from tests.support.spans import recorded_spans
 
-LOCAL = {"traces_url": "http://127.0.0.1:9", "flusher": "external"}
+LOCAL: Any = {"traces_url": "http://127.0.0.1:9", "flusher": "external"}
 
 
 def test_an_unknown_parameter_is_named_with_what_is_near() -> None:
@@ -35,7 +37,7 @@ def test_a_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(StateDirectoryError, match=r"file.*state_dir= or FALLOM_STATE_DIR"):
-        fallom.init(state_dir=file, **LOCAL)  # type: ignore[arg-type]
+        fallom.init(state_dir=file, **LOCAL)
 
 
 def test_a_state_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_a_state_directory_that_others_may_write_to_is_refused(tmp_path: Path) -
     shared.mkdir()
     shared.chmod(0o777)
     with pytest.raises(StateDirectoryError, match="chmod 700"):
-        fallom.init(state_dir=shared, **LOCAL)  # type: ignore[arg-type]
+        fallom.init(state_dir=shared, **LOCAL)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
@@ -52,15 +54,23 @@ def test_a_state_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     foreign.mkdir()
     os.chown(foreign, 12345, 12345)
     with pytest.raises(StateDirectoryError, match="belongs to user 12345"):
-        fallom.init(state_dir=foreign, **LOCAL)  # type: ignore[arg-type]
+        fallom.init(state_dir=foreign, **LOCAL)
 
 
-def test_an_error_of_init_leaves_what_was_before(state_dir: Path) -> None:
-    fallom.init(**LOCAL)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "wrong",
+    [{"fsync": "sometimes"}, {"bootstrap": "/nowhere"}, {"state_dir": "/dev/null/x"}, {"mask": 1}],
+)
+def test_an_error_of_init_leaves_what_was_before(state_dir: Path, wrong: Any) -> None:
+    fallom.init(**LOCAL)
     before = _runtime.current()
     with pytest.raises(ConfigurationError):
-        fallom.init(fsync="sometimes")  # type: ignore[arg-type]
+        fallom.init(**LOCAL, **wrong)
     assert _runtime.current() is before
+    with trace.step("goes on"):
+        pass
+    (span,) = recorded_spans(state_dir)
+    assert span.name == "goes on"
 
 
 def test_init_without_a_key_is_legal_and_says_what_will_not_work(
@@ -86,7 +96,7 @@ def test_the_key_is_in_no_text_of_an_error_or_a_repr() -> None:
     with pytest.raises(ConfigurationError) as raised:
         fallom.init(api_key="sk secret")
     assert "sk secret" not in str(raised.value)
-    fallom.init(api_key="sk-secret", **LOCAL)  # type: ignore[arg-type]
+    fallom.init(api_key="sk-secret", **LOCAL)
     assert "sk-secret" not in repr(_runtime.current().settings)
 
 
