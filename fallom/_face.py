@@ -129,24 +129,23 @@ def init(
             "fallom.masks has some.",
             "mask",
         )
-    bootstrap = None
+    shipped = None
     if settings.bootstrap is not None:
         from fallom._snapshot.bootstrap import read_bootstrap  # of those who ship one
 
-        bootstrap = read_bootstrap(settings.bootstrap)
+        shipped = read_bootstrap(settings.bootstrap)
     if settings.debug:
         _logger.setLevel(logging.DEBUG)
     before = HOLDER.runtime
     runtime = start(settings, mask)
-    if bootstrap is not None:
-        runtime.snapshot.bootstrap = bootstrap
+    if shipped is not None:
+        runtime.snapshot.bootstrap = shipped
     if settings.state_dir is not None:
         try:
             runtime.whereabouts.try_open()  # an explicit choice that cannot be used is an error
         except StateDirectoryError:
-            if (
-                before is not None
-            ):  # else this one tries again later, and counts what it drops till then
+            # That of a first init stays: it tries again in later calls, and counts what it drops.
+            if before is not None:
                 HOLDER.runtime = before
             raise
     _warn_without_key(settings, runtime)
