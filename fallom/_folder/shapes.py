@@ -137,7 +137,8 @@ def prompt_shape(check: Check, entry: Any, path: Path, key: str, version: int) -
     entry = check.mapping(entry, path, fields)
     texts = {}
     for name in ("system_prompt", "user_template"):
-        texts[name] = check.text(entry.get(name, ""), (*path, name), empty=True)
+        text = entry.get(name)  # null is none, as in a server's listing
+        texts[name] = "" if text is None else check.text(text, (*path, name), empty=True)
     messages = [
         _message(check, message, at)
         for at, message in check.items(entry.get("messages"), (*path, "messages"))

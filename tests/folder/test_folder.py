@@ -61,8 +61,11 @@ def test_whole_payload_of_a_server_can_be_put_into_the_folder(folder: Path) -> N
         "configs": [{"key": "k", "version": 7, "variants": {"a": {"model": "m", "weight": "100"}}}]
     }
     write(folder, "configs/all.json", json.dumps(payload))
-    config = Folder(folder).catalogue().version("configs", "k", 7)
-    assert config["variants"] == [{"model": "m", "weight": 100}]
+    prompt = {"key": "p", "version": 1, "system_prompt": None, "user_template": "hi"}
+    write(folder, "prompts/all.json", json.dumps({"prompts": [{**prompt, "messages": None}]}))
+    catalogue = Folder(folder).catalogue()
+    assert catalogue.version("configs", "k", 7)["variants"] == [{"model": "m", "weight": 100}]
+    assert catalogue.version("prompts", "p", 1) == {**prompt, "system_prompt": ""}
 
 
 def test_both_names_of_the_test_directory_are_read(folder: Path) -> None:
