@@ -31,6 +31,7 @@ import contextlib
 import enum
 import os
 import struct
+import time
 import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -59,6 +60,9 @@ __all__ = [
 HEAD_BYTES = 256
 FORMAT = 1
 MAX_TARGETS = 8
+
+_LISTED_AT_ONCE = 24  # musl asks the kernel for 28 such names a call, glibc for 512
+_STILL_NS = 100_000_000  # the kernel's clock for files ticks every 10 ms or faster
 
 _MAGIC = b"fallomSG"
 _HEAD = struct.Struct("<8sII16sI")
@@ -115,10 +119,22 @@ def parse_segment_name(file_name: str) -> SegmentName | None:
 
 
 def segment_names(spool: File) -> list[SegmentName]:
-    """List the segments of a spool directory; files that are none are left out."""
-    with entries_of(spool) as entries:
-        found = [parse_segment_name(entry.name) for entry in entries]
-    return [name for name in found if name is not None]
+    """List the segments of a spool directory; files that are none are left out.
+
+    What is there from the beginning to the end is in it, once, by the name that it had last.
+    """
+    changed_ns = os.fstat(spool.fd).st_mtime_ns
+    found = _listed(spool)
+    if len(found) >= _LISTED_AT_ONCE:
+        is_still = changed_ns == os.fstat(spool.fd).st_mtime_ns < time.time_ns() - _STILL_NS
+        # A long listing takes several calls, and what is sealed between two of them may be in none, or in
+        # both. It is sealed only once, so that the next listing has it.
+        found += [] if is_still else _listed(spool)
+    names: dict[bytes, SegmentName] = {}
+    for name in found:
+        if name.is_sealed or name.id not in names:
+            names[name.id] = name
+    return list(names.values())
 
 
 def create_segment(spool: File, destination: Destination) -> tuple[SegmentName, File]:
@@ -269,6 +285,12 @@ def is_known_format(file: File) -> bool:
     magic, found, _, _, checksum = _HEAD.unpack(head)
     is_sound = magic == _MAGIC and checksum == zlib.crc32(head[:_HEAD_SUMMED])
     return not (is_sound and found > FORMAT)
+
+
+def _listed(spool: File) -> list[SegmentName]:
+    with entries_of(spool) as entries:
+        found = [parse_segment_name(entry.name) for entry in entries]
+    return [name for name in found if name is not None]
 
 
 def _head(name: SegmentName) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,6 +11,8 @@ import struct
 import sys
 import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -131,6 +134,49 @@ def test_processes_that_list_one_inherited_directory_at_once_all_see_everything(
 
 
 # The head.
+
+
+@pytest.mark.parametrize("was_seen", [False, True])
+def test_a_segment_that_is_sealed_while_a_long_listing_is_under_way_is_in_it_once(
+    spool: File, monkeypatch: pytest.MonkeyPatch, was_seen: bool
+) -> None:
+    others = {made(spool)[0] for _ in range(100)}
+    name, file = create_segment(spool, Destination.TRACES)
+    entries_of = segment.entries_of
+
+    @contextlib.contextmanager
+    def listed_beside_a_writer(directory: File) -> Iterator[list[os.DirEntry[str]]]:
+        monkeypatch.setattr(segment, "entries_of", entries_of)
+        with entries_of(directory) as entries:
+            found = [each for each in entries if was_seen or each.name != name.file_name()]
+        seal(spool, name)
+        yield found
+
+    monkeypatch.setattr(segment, "entries_of", listed_beside_a_writer)
+    found = segment_names(spool)
+    assert len(found) == 101
+    assert set(found) == {*others, name._replace(is_sealed=True)}
+    file.close()
+
+
+def test_a_directory_that_nobody_changes_is_listed_once(
+    spool: File, spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {made(spool)[0] for _ in range(100)}
+    listings: list[File] = []
+    entries_of = segment.entries_of
+
+    def counted(directory: File) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        listings.append(directory)
+        return entries_of(directory)
+
+    monkeypatch.setattr(segment, "entries_of", counted)
+    os.utime(spool_path, ns=(1, 1))
+    assert set(segment_names(spool)) == others
+    assert len(listings) == 1
+    os.utime(spool_path)
+    assert set(segment_names(spool)) == others
+    assert len(listings) == 3, "it changed a moment ago"
 
 
 def test_the_table_of_the_document_is_what_is_written(spool: File) -> None:
