@@ -49,9 +49,14 @@ class _DeadFile(NamedTuple):
 
 def created_ns_of(name: str) -> int:
     """Give when a file of ``dead/`` was begun (unix ns), by its name; -1 if it is none of them."""
-    created, dash, rest = name.partition("-")
-    is_one = dash and created.isascii() and created.isdigit()
-    return int(created) if is_one and rest.endswith((".dead", ".damaged")) else -1
+    created, _, rest = name.partition("-")
+    is_one = created.isascii() and created.isdigit() and rest.endswith((".dead", ".damaged"))
+    if is_one and name.endswith(".dead"):
+        try:
+            seed_of_name(name)
+        except ValueError:  # of somebody else; there is no telling what it holds
+            return -1
+    return int(created) if is_one else -1
 
 
 def seed_of_name(name: str) -> int:

@@ -197,13 +197,15 @@ def test_with_no_room_at_all_everything_falls_out_and_writing_goes_on(
 def test_other_files_are_left_alone(
     dead: DeadLetters, dead_directory: File, tmp_path: Path
 ) -> None:
-    for name in ("notes.txt", "x-1.dead", "1.dead", "README"):
+    for name in ("notes.txt", "x-1.dead", "1.dead", "1-backup.dead", "README"):
         (tmp_path / "dead" / name).write_text("mine")
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "dead" / f"1-{'0' * 32}.dead").symlink_to(tmp_path / "precious")
     assert dead.evict(NOW_NS) == 0
     assert (tmp_path / "precious").read_text() == "precious"
-    assert len(os.listdir(dead_directory.fd)) == 4
+    assert len(os.listdir(dead_directory.fd)) == 5
+    add(dead)
+    assert len(list(dead_reading.letters_of(dead_directory))) == 1
 
 
 # Damage.
