@@ -126,8 +126,10 @@ def request_of_run(
     return found
 
 
-def result_of_run(result: Any, content_captured: bool) -> dict[str, AttributeValue]:
-    """Give the attributes of a model's result (``LLMResult``)."""
+def result_of_run(
+    result: Any, content_captured: bool, is_whole: bool = True
+) -> dict[str, AttributeValue]:
+    """Give the attributes of a model's result (``LLMResult``), or of what came of it before an error."""
     answer = Answer()
     told = field(result, "llm_output")
     answer.named({"id": field(told, "id"), "model": field(told, "model_name")})
@@ -150,7 +152,7 @@ def result_of_run(result: Any, content_captured: bool) -> dict[str, AttributeVal
     if content_captured and generations:
         found[names.OUTPUT_MESSAGES] = encode_messages(
             list(range(len(generations))),
-            lambda index: _output_message(answer, index, generations[index]),
+            lambda index: _output_message(answer, index, generations[index], is_whole),
         )
     return found
 
@@ -243,13 +245,14 @@ def _reason(*sources: Any) -> str | None:
     return None
 
 
-def _output_message(answer: Answer, index: int, generation: Any) -> Part:
+def _output_message(answer: Answer, index: int, generation: Any, is_whole: bool) -> Part:
     message = field(generation, "message")
     if message is None:
         parts = [text_part(Room(), field(generation, "text") or "")]
     else:
         parts = _parts(Room(), message)
-    answer.reasons[index] = answer.reasons.get(index) or "stop"  # a result that came has ended
+    if is_whole and not answer.reasons.get(index):
+        answer.reasons[index] = "stop"  # a result that came has ended
     return answer.message(index, "assistant", parts)
 
 

@@ -148,7 +148,8 @@ class LangChainHandler(BaseCallbackHandler):
         if run is not None:
             partial = kwargs.get("response")
             if partial is not None and field(partial, "generations"):
-                run.attributes.update(result_of_run(partial, self._tracing.content_captured))
+                captured = self._tracing.content_captured
+                run.attributes.update(result_of_run(partial, captured, is_whole=False))
             self._record(run, error)
 
     # Chains and agents.

@@ -225,6 +225,9 @@ def test_a_stream_that_is_left_early_is_recorded(
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert tracing.span.attributes["error.type"] == "GeneratorExit"
+    (message,) = json.loads(str(tracing.span.attributes["gen_ai.output.messages"]))
+    assert message["parts"] == [{"type": "text", "content": "Hello"}]
+    assert message["finish_reason"] == "error"  # as of a wrapped client's stream
 
 
 def test_a_text_model_s_usage_is_read_from_the_result(
