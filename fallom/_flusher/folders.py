@@ -12,11 +12,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from fallom._core.errors import ConfigurationError
-from fallom._flusher.http import NetworkError, Request, Response
+from fallom._flusher.http import NetworkError, Request, Response, Sends
 from fallom._folder.folder import Catalogue, Folder, Problem
 
 __all__ = ["Folders"]
@@ -25,14 +25,10 @@ _LISTING: Final = re.compile(r"(file://.*)/(configs|prompts|prompt-ab-tests)")
 _PINNED: Final = re.compile(r"(file://.*)/configs/([^/]+)/version/(\d+)")
 
 
-class _Sends(Protocol):
-    def send(self, request: Request) -> Response: ...
-
-
 class Folders:
     """Answers for ``file:`` URLs, and passes all others on. For one thread at a time."""
 
-    def __init__(self, http: _Sends, say: Callable[[str], None]) -> None:
+    def __init__(self, http: Sends, say: Callable[[str], None]) -> None:
         """Read nothing yet; ``say`` is told, in a sentence, what of a file cannot be served."""
         self._http = http
         self._say = say

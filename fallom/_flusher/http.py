@@ -19,12 +19,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from fallom._version import __version__
 
-__all__ = ["USER_AGENT", "Http", "NetworkError", "Request", "Response"]
+__all__ = ["USER_AGENT", "Http", "NetworkError", "Request", "Response", "Sends"]
 
 USER_AGENT = f"fallom-python/{__version__}"
 ANSWER_BYTES_MAX = 4 << 20  # the OTLP specification asks for a bound and names 4 MiB
@@ -71,6 +71,13 @@ class NetworkError(Exception):
         super().__init__(message)
         self.kind = kind
         self.status = status
+
+
+class Sends(Protocol):
+    """What does an exchange as ``Http`` does, or raises its ``NetworkError``."""
+
+    def send(self, request: Request) -> Response:
+        """Do one exchange."""
 
 
 class Http:

@@ -12,11 +12,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fallom._core.settings import Settings
 from fallom._flusher.credentials import traces_headers
-from fallom._flusher.http import NetworkError, Request, Response
+from fallom._flusher.http import NetworkError, Request, Sends
 from fallom._host.control import ControlPage
 from fallom._spool.inspection import waiting_of
 from fallom._spool.survey import marks_of
@@ -29,17 +29,13 @@ DEADLINE_S: Final = 5.0
 CUMULATIVE: Final = 2  # OTLP AggregationTemporality
 
 
-class _Sends(Protocol):
-    def send(self, request: Request) -> Response: ...
-
-
 class SelfMetrics:
     """Sends the metrics of one namespace; ``run`` is the body of its thread."""
 
     def __init__(
         self,
         settings: Settings,
-        http: _Sends,
+        http: Sends,
         look: Callable[[], Mapping[str, Any]],
         say: Callable[[str], None],
     ) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from fallom._core.errors import PayloadError
@@ -21,7 +21,7 @@ from fallom._core.outcome import retry_after_s
 from fallom._core.settings import Settings
 from fallom._flusher.advice import refusal
 from fallom._flusher.credentials import key_headers
-from fallom._flusher.http import NetworkError, Request, Response
+from fallom._flusher.http import NetworkError, Request, Sends
 from fallom._snapshot.entries import Kind
 from fallom._snapshot.manifest import Manifest
 from fallom._snapshot.publish import Publisher, PublishError
@@ -44,10 +44,6 @@ REMEMBERED_MAX = 1000  # wishes, refusals and messages; bounds memory
 SAID_MAX = 100  # of refusals, and of notes, of a listing: as many as are remembered as said
 
 _logger = logging.getLogger("fallom")
-
-
-class _Sends(Protocol):
-    def send(self, request: Request) -> Response: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +109,7 @@ class Sync:
     def __init__(
         self,
         settings: Settings,
-        http: _Sends,
+        http: Sends,
         publisher: Publisher,
         announce: Callable[[int], None],
         random: Random | None = None,
