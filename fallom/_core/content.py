@@ -31,6 +31,7 @@ _BODY_PREFIXES = (
     "llm.tools",
     "retrieval.documents",
     "embedding.embeddings",
+    "fallom.raw.",  # of programs written against fallom 0.2, which hand over spans of their own
 )
 _NO_BODIES = ("gen_ai.prompt.name", "gen_ai.prompt.version")
 _ERRORS = ("exception.message", "exception.stacktrace")  # may repeat such text

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from fallom._changed_settings import change_settings
+from fallom._core.content import is_content, mask_span
 from fallom._core.digest import sha256
 from fallom._core.limits import clean_value
 from fallom._core.span import AttributeValue, SessionContext, Span, SpanKind, SpanStatus
@@ -27,9 +28,6 @@ __all__ = [
     "should_capture_content",
     "shutdown",
 ]
-
-# What spans of those releases held the texts of prompts and completions in.
-_RAW = "fallom.raw."
 _UNIX_NS_MAX = (1 << 63) - 1  # the year 2262: a record holds no larger number
 
 
@@ -91,12 +89,13 @@ def is_debug_mode() -> bool:
 def send_trace(trace: TraceData) -> None:
     """Record a span; it is in a file when this returns, and is delivered from there. Never raises.
 
-    In privacy mode, attributes whose names begin with ``fallom.raw.`` and the error's message are left
-    out.
+    In privacy mode, attributes with content (by OpenTelemetry's names, and ``fallom.raw.*``) and the
+    error's message are left out; a mask sees them.
     """
     runtime = current()
     try:
-        runtime.record_span(_span(trace, runtime.settings.capture_content))
+        span = _span(trace, runtime.settings.capture_content)
+        runtime.record_span(span if runtime.mask is None else mask_span(runtime.mask, span))
     except Exception as error:  # noqa: BLE001 - the edge guard of this call
         runtime.gave_up("send_trace", error)
 
@@ -116,7 +115,7 @@ def _span(trace: TraceData, content_captured: bool) -> Span:
     )
     attributes = session_attributes(session)
     for name, value in (trace.attributes or {}).items():
-        if value is not None and (content_captured or not name.startswith(_RAW)):
+        if value is not None and (content_captured or not is_content(name)):
             attributes[name] = clean_value(value)
     named: dict[str, AttributeValue | None] = {
         "fallom.kind": trace.kind,

@@ -125,6 +125,22 @@ def test_sent_trace_holds_no_content_in_privacy_mode() -> None:
     assert span.attributes["fallom.method"] == "create"
 
 
+def test_a_mask_sees_the_content_of_a_sent_trace(captured: Capture) -> None:
+    _runtime.current().use_mask(lambda text: text.replace("secret", "[x]"))
+    sent(
+        status="ERROR",
+        error_message="of the secret",
+        attributes={
+            "fallom.raw.request": '{"messages": ["the secret"]}',
+            "fallom.method": "secret",
+        },
+    )
+    span = captured.span()
+    assert span.status_message == "of the [x]"
+    assert span.attributes["fallom.raw.request"] == '{"messages": ["the [x]"]}'
+    assert span.attributes["fallom.method"] == "secret"
+
+
 def test_sent_trace_that_cannot_be_read_costs_the_span_only(captured: Capture) -> None:
     sent(start_time="yesterday")
     assert captured.spans == []
