@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fallom._core.span import exposure_of, metrics_of, span_of
-from fallom._host.files import File, UnsafeFileError, open_file
+from fallom._host.files import File
 from fallom._spool.frame import (
     HEADER_BYTES,
     KIND_AT,
@@ -38,6 +38,7 @@ from fallom._spool.segment import (
     Destination,
     SegmentName,
     is_known_format,
+    open_listed,
     read_accepted,
     read_furthest,
     segment_names,
@@ -125,6 +126,8 @@ def person_of(spool: File, session_id: str, customer_id: str) -> Person:
                     found = _whose(frame.kind, frame.payload) if isinstance(frame, Frame) else None
                     if found is not None and found[1]:
                         (theirs if found[1] == customer_id else others).add(found[0])
+            except OSError:
+                continue  # whoever erases from it says that it cannot be read
             finally:
                 file.close()
     return Person("", customer_id, frozenset(theirs - others - {""}))
@@ -297,17 +300,13 @@ def _word(kind: int) -> str:
 
 
 def _opened(spool: File, name: SegmentName) -> File | str | None:
-    """Open a segment, also if it was sealed since it was listed; None if it is gone, or why not."""
-    for is_sealed in (name.is_sealed, True):
-        path = name._replace(is_sealed=is_sealed).file_name()
-        try:
-            file = open_file(spool, path, os.O_RDWR)
-        except FileNotFoundError:
-            continue
-        except (OSError, UnsafeFileError) as error:
-            return f"segment {path}: {error}"
-        if is_known_format(file):
+    """Open a segment; None if it is gone, or why it cannot be looked at."""
+    shown = f"segment {name.file_name()}"
+    try:
+        file = open_listed(spool, name)
+        if file is None or is_known_format(file):
             return file
-        file.close()
-        return f"segment {path} was written by a later version of fallom"
-    return None
+    except OSError as error:
+        return f"{shown}: {error}"
+    file.close()
+    return f"{shown} was written by a later version of fallom"

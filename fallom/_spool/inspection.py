@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from fallom._host.files import File, open_file
+from fallom._host.files import File
 from fallom._spool.frame import NOT_SENT, Damage, Frame, Kind, RecordError, decode_record
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
     SegmentName,
     is_known_format,
+    open_listed,
     segment_names,
 )
 from fallom._spool.survey import Mark, accepted_of
@@ -112,11 +113,11 @@ def segments_of(
 def check_segment(spool: File, name: SegmentName) -> SegmentState | None:
     """Read all of a segment, whatever was accepted; None if it is gone."""
     try:
-        file = open_file(spool, name.file_name(), os.O_RDONLY)
-    except FileNotFoundError:
-        return None
+        file = open_listed(spool, name, os.O_RDONLY)
     except OSError as error:
         return _unreadable(name, str(error))
+    if file is None:
+        return None
     try:
         if not is_known_format(file):
             return _unreadable(name, "it was written by a later version of fallom")
@@ -174,13 +175,10 @@ def _unreadable(name: SegmentName, why: str) -> SegmentState:
 
 @contextlib.contextmanager
 def _opened(spool: File, name: SegmentName) -> Iterator[File | None]:
-    """Open a segment; None when it is gone, or was sealed since it was listed."""
-    try:
-        file = open_file(spool, name.file_name(), os.O_RDWR)
-    except FileNotFoundError:
-        yield None
-        return
+    """Open a segment; None when it is gone."""
+    file = open_listed(spool, name)
     try:
         yield file
     finally:
-        file.close()
+        if file is not None:
+            file.close()

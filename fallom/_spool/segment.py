@@ -47,6 +47,7 @@ __all__ = [
     "create_segment",
     "extra_target_hash",
     "head_of",
+    "open_listed",
     "parse_segment_name",
     "read_accepted",
     "read_furthest",
@@ -135,6 +136,19 @@ def segment_names(spool: File) -> list[SegmentName]:
         if name.is_sealed or name.id not in names:
             names[name.id] = name
     return list(names.values())
+
+
+def open_listed(spool: File, name: SegmentName, flags: int = os.O_RDWR) -> File | None:
+    """Open a segment that was listed, also if it was sealed since; None when it is gone.
+
+    Raises:
+        UnsafeFileError: What is in its place is no segment.
+        OSError: It may be there, and cannot be opened now.
+    """
+    for is_sealed in (name.is_sealed, True):
+        with contextlib.suppress(FileNotFoundError):
+            return open_file(spool, name._replace(is_sealed=is_sealed).file_name(), flags)
+    return None
 
 
 def create_segment(spool: File, destination: Destination) -> tuple[SegmentName, File]:

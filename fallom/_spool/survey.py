@@ -6,15 +6,15 @@ For ``flush`` in a worker, for a flusher that wants to leave, and for people.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from fallom._host.files import File, UnsafeFileError, open_file
+from fallom._host.files import File, UnsafeFileError
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
     SegmentName,
+    open_listed,
     read_accepted,
     read_furthest,
     segment_names,
@@ -130,15 +130,11 @@ def _progress(
 
 
 def _open(spool: File, name: SegmentName) -> File | None:
-    """Open a segment under the name it had, or under the one that it got when it was sealed.
-
-    Returns:
-        None when it is gone, or there is something in its place that is no segment.
+    """Open a segment; None when it is gone, or there is something in its place that is none.
 
     Raises:
         OSError: It may be there, and cannot be opened now.
     """
-    for is_sealed in (name.is_sealed, True):
-        with contextlib.suppress(FileNotFoundError, UnsafeFileError):
-            return open_file(spool, name._replace(is_sealed=is_sealed).file_name(), os.O_RDWR)
+    with contextlib.suppress(UnsafeFileError):
+        return open_listed(spool, name)
     return None

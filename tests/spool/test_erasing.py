@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from fallom._core.span import Exposure, Span
-from fallom._host.files import File
+from fallom._host.files import File, open_file
 from fallom._spool import erasing, tail
 from fallom._spool.erasing import Erasure, Person, erase_from_spool, person_of
 from fallom._spool.frame import Kind, pack
@@ -291,3 +292,26 @@ def test_what_cannot_be_opened_is_said(spool: File, spool_path: Path) -> None:
     path.symlink_to("kept")
     [sentence] = erase(spool).failed
     assert name.file_name() in sentence
+
+
+@pytest.mark.parametrize("function", ["is_known_format", "frames_of"])
+def test_a_segment_that_cannot_be_read_is_said_and_costs_only_its_own(
+    spool: File, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    bad = Segment(spool, {}).add(span(1, ADA, "ada")).seal()
+    Segment(spool, {}).add(span(2, ADA, "ada"), span(3, BOB)).seal()
+    works = getattr(erasing, function)
+    inode = (spool_file := open_file(spool, bad.file_name(), os.O_RDONLY)).identity
+    spool_file.close()
+
+    def refuse(file: File, *arguments: Any) -> Any:
+        if file.identity == inode:
+            raise OSError(errno.EIO, "the disk cannot read it")
+        return works(file, *arguments)
+
+    monkeypatch.setattr(erasing, function, refuse)
+    erasure = erase_from_spool(spool, person_of(spool, "", "ada"), None)
+    assert erasure.unsent == {"spans": 1}
+    [told] = erasure.failed
+    assert bad.file_name() in told
+    assert "the disk cannot read it" in told

@@ -90,7 +90,7 @@ def test_a_segment_that_is_gone_was_accepted_or_counted(spool: File) -> None:
     assert count_left(spool, marks, TARGETS) == 0
 
 
-@pytest.mark.parametrize("step", ["open_file", "read_accepted"])
+@pytest.mark.parametrize("step", ["open_listed", "read_accepted"])
 def test_what_cannot_be_looked_at_now_is_not_taken_for_delivered(
     spool: File, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -143,12 +143,12 @@ def test_a_forked_child_that_keeps_a_lock_counts_as_a_writer(spool: File) -> Non
     os.close(write_end)
 
 
-@pytest.mark.parametrize("step", ["open_file", "segment_names"])
+@pytest.mark.parametrize("step", ["open_listed", "segment_names"])
 def test_a_writer_that_cannot_be_looked_for_is_not_known_to_be_gone(
     spool: File, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     Segment(spool, {}).leave()
-    if step == "open_file":
+    if step == "open_listed":
         monkeypatch.setattr(survey, step, refuse)
         assert writers_of(spool) == 1
     else:
