@@ -65,11 +65,12 @@ class Follower:
         """
         names = [n for n in segment_names(self._spool) if n.destination is not Destination.WISHES]
         found = [each for name in names for each in self._read(name)]
-        gone = set(self._open) - {name.id for name in names}
+        gone = {*self._positions, *self._open} - {name.id for name in names}
         for segment_id in gone:  # deleted: all of it was accepted, but not all need be read
-            file = self._open[segment_id]
-            name = SegmentName(Destination.TRACES, segment_id, False)
-            found += self._frames(name, file)
+            file = self._open.get(segment_id)
+            if file is not None:
+                name = SegmentName(Destination.TRACES, segment_id, False)
+                found += self._frames(name, file)
             self._forget(segment_id)
         return sorted(found, key=lambda each: each.unix_ns)
 
@@ -124,13 +125,15 @@ class Follower:
         except RecordError:
             return
         if frame.kind == Kind.HEADER:
-            self._resources[name.id] = dict(record)
+            self._resources[name.id] = record if isinstance(record, dict) else {}
         elif frame.kind in (Kind.SPAN, Kind.METRICS, Kind.EXPOSURE):
             resource = self._resources.get(name.id, {})
             found.append(Followed(time_of(frame), frame.kind, record, resource))
 
     def _forget(self, segment_id: bytes, position: bool = False) -> None:
-        self._open.pop(segment_id).close()
+        file = self._open.pop(segment_id, None)
+        if file is not None:
+            file.close()
         if not position:
             self._positions.pop(segment_id, None)
             self._resources.pop(segment_id, None)
