@@ -47,7 +47,10 @@ class _Watch:
     ) -> ModuleSpec | None:
         if name not in self.waiting:
             return None
-        for finder in [found for found in sys.meta_path if found is not self]:
+        # Those behind: who stands before has been asked, and may be another of us, of a fallom that was
+        # imported before this one or of a thread that began at the same time. It would ask us again.
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(self) + 1 :] if self in finders else finders:
             find = getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = find(name, path, target) if find is not None else None
             if spec is not None:

@@ -48,6 +48,21 @@ def test_what_is_imported_later_is_told_of_when_it_is_complete(folder: Path) -> 
     assert sys.meta_path == before
 
 
+def test_a_fallom_that_is_imported_anew_watches_beside_the_one_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(folder, "watched_again", "value = 1\n")
+    before = list(sys.meta_path)
+    told: list[str] = []
+    when_imported("watched_again", lambda: told.append("before"))
+    monkeypatch.delitem(sys.modules, "fallom._import_watch")
+    anew = importlib.import_module("fallom._import_watch")
+    anew.when_imported("watched_again", lambda: told.append("anew"))
+    assert importlib.import_module("watched_again").value == 1
+    assert sorted(told) == ["anew", "before"]
+    assert sys.meta_path == before
+
+
 def test_a_part_of_a_package_may_be_waited_for(folder: Path) -> None:
     package(folder, "watched_b", "")
     told: list[str] = []
