@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from fallom._core.span import AttributeValue
 from fallom.integrations import _attributes as names
 from fallom.integrations._content import (
+    MESSAGE_CHARACTERS_MAX,
     Part,
     Room,
     clean,
@@ -17,29 +19,21 @@ from fallom.integrations._content import (
     field,
     getter,
     items,
-    plain_message,
 )
+from fallom.integrations._openai_chat_request import PARAMETERS, input_message, tool_call
 from fallom.integrations._reading import (
-    SAMPLING,
     Answer,
     Gathered,
-    Parameters,
     blob,
-    choice_count,
-    count,
     counts,
-    file_part,
     model_of,
     parameters,
     text_part,
-    words,
 )
 
 __all__ = ["ChatReader", "chat_usage"]
 
 _TOOL_CALLS_MAX = 256  # in one message; a guard against a server's nonsense, not a known limit
-_OF_CHUNK = operator.itemgetter("choices", "usage", "id", "model")
-_OF_CHOICE = operator.itemgetter("delta", "finish_reason", "index")
 
 
 class ChatReader:
@@ -53,6 +47,7 @@ class ChatReader:
         "_content_captured",
         "_others",
         "_plain",
+        "_plain_text",
         "_text",
         "failure",
         "model",
@@ -69,59 +64,104 @@ class ChatReader:
         self._others: Callable[[Any], Any] = len  # gives their other fields
         self._alone: tuple[Any, ...] = ()  # those of one that brings text and nothing else
         self._text: Gathered | None = None  # of that choice, if content is captured
+        self._plain_text: str | None = None  # of a whole answer that has nothing else
         self.model = model_of(body)
         self.failure = ""
 
     def request(self) -> dict[str, AttributeValue]:
         """Give the request's attributes."""
         body, self._body = self._body, None
-        found = parameters(body, _PARAMETERS)
+        found = parameters(body, PARAMETERS)
         if self._content_captured:
-            found[names.INPUT_MESSAGES] = encode_messages(field(body, "messages"), _input_message)
-            tools = items(field(body, "tools"))
-            if tools:
+            get = body.get if type(body) is dict else functools.partial(field, body)
+            found[names.INPUT_MESSAGES] = encode_messages(get("messages"), input_message)
+            tools = get("tools")
+            if tools is not None and (tools := items(tools)):
                 found[names.TOOL_DEFINITIONS] = encode_parts([Room().plain(t) for t in tools])
         return found
 
-    def piece(self, piece: Any) -> None:
-        """Take a chunk.
+    def plain(self, piece: Any) -> bool:
+        """Take a chunk that brings text to the first choice and nothing else, as nearly all do.
 
-        Nearly all bring text to the first choice and nothing else. Looked at as others are, such a one
-        takes ten times as long.
+        Says no to any other, and has not taken it then. Looked at as others are, such a one takes ten
+        times as long.
         """
         try:
-            (choice,), usage, identity, model = _OF_CHUNK(piece.__dict__)
-            delta, reason, index = _OF_CHOICE(choice.__dict__)
-            known = delta.__dict__
-            text = known["content"]
+            known = piece.__dict__
+            (choice,) = known["choices"]
+            chosen = choice.__dict__
+            delta = chosen["delta"]
+            said = delta.__dict__
+            text = said["content"]
             answer = self._answer
             if (
-                type(delta) is self._plain
-                and self._others(known) in self._alone
-                and not delta.__pydantic_extra__  # reasoning, of other providers
-                and type(text) is str
-                and reason is None
-                and index == 0
-                and usage is None
-                and identity == answer.id
-                and model == answer.model
+                type(delta) is not self._plain
+                or type(text) is not str
+                or chosen["finish_reason"] is not None
+                or known["usage"] is not None
+                or chosen["index"] != 0
+                or known["id"] != answer.id
+                or known["model"] != answer.model
+                or self._others(said) not in self._alone
+                or delta.__pydantic_extra__  # reasoning, of other providers
             ):
-                gathered = self._text
-                if gathered is not None:
-                    left = gathered.left - len(text)
-                    if left > 0:  # ``Gathered.add``, spelled out
-                        gathered.kept.append(text)
-                        gathered.left = left
-                    else:
-                        gathered.add(text)
-                return
+                return False
         except (AttributeError, KeyError, TypeError, ValueError):  # another library's, or JSON
-            pass
-        self._take(piece, "delta")
+            return False
+        gathered = self._text
+        if gathered is not None:
+            left = gathered.left - len(text)
+            if left > 0:  # ``Gathered.add``, spelled out
+                gathered.kept.append(text)
+                gathered.left = left
+            else:
+                gathered.add(text)
+        return True
+
+    def piece(self, piece: Any) -> None:
+        """Take a chunk."""
+        if not self.plain(piece):
+            self._take(piece, "delta")
 
     def whole(self, answer: Any) -> None:
         """Take a completion."""
-        self._take(answer, "message")
+        if not self._take_plain(answer):
+            self._take(answer, "message")
+
+    def _take_plain(self, completion: Any) -> bool:
+        """Take a completion of one message of text alone, as most are; say no to any other.
+
+        It comes to what ``_take`` does, which looks for all that there may be and takes three times as
+        long.
+        """
+        try:
+            known = completion.__dict__
+            (choice,) = known["choices"]
+            chosen = choice.__dict__
+            message = chosen["message"]
+            said = message.__dict__
+            text, reason = said["content"], chosen["finish_reason"]
+            identity, model, usage = known["id"], known["model"], known["usage"]
+            is_plain = (
+                type(text) is type(reason) is type(identity) is type(model) is str
+                and 0 < len(text) <= MESSAGE_CHARACTERS_MAX
+                and said["role"] == "assistant"
+                and reason
+                and chosen["index"] == 0
+                and not (message.__pydantic_extra__ or _is_more_said(said.get))
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):  # another library's, or JSON
+            return False
+        if not is_plain:
+            return False
+        answer = self._answer
+        answer.id, answer.model = clean(identity)[:256], clean(model)[:256]
+        answer.reasons[0] = clean(reason)[:64]
+        if usage is not None:
+            answer.usage = chat_usage(usage)
+        if self._content_captured:
+            self._plain_text = text
+        return True
 
     def _take(self, source: Any, name: str) -> None:
         """Take a completion or a chunk, whose choices have a message or a delta."""
@@ -161,7 +201,10 @@ class ChatReader:
         if is_stream and not self._answer.reasons:
             self._answer.choice(0, None)  # closed before anything came
         found = self._answer.attributes()
-        if self._content_captured and self._choices:
+        if self._plain_text is not None:
+            said = self._answer.text_message(0, "assistant", self._plain_text)
+            found[names.OUTPUT_MESSAGES] = f"[{said}]"
+        elif self._content_captured and self._choices:
             found[names.OUTPUT_MESSAGES] = encode_messages(sorted(self._choices), self._message)
         return found
 
@@ -193,7 +236,7 @@ class _Choice:
         get = getter(delta)
         role = get("role")
         if isinstance(role, str) and role:
-            self.role = role
+            self.role = clean(role)
         self.content.add(get("content"))
         self._text("refusal", get("refusal"))
         # Names of other providers behind the same API: DeepSeek and vLLM, OpenRouter.
@@ -244,7 +287,19 @@ class _ToolCall:
 
     def part(self, room: Room) -> Part:
         call = {"id": self._id, "function": {"name": self._name, "arguments": str(self._arguments)}}
-        return _tool_call(room, call)
+        return tool_call(room, call)
+
+
+def _is_more_said(get: Callable[[str], Any]) -> bool:
+    """Say whether a message has anything beside its text of what ``_Choice`` takes."""
+    return bool(
+        get("tool_calls")
+        or get("function_call")
+        or get("refusal")
+        or get("audio")
+        or get("reasoning_content")
+        or get("reasoning")
+    )
 
 
 def _is_named(call: Any) -> bool:
@@ -255,101 +310,16 @@ def chat_usage(usage: Any) -> dict[str, AttributeValue]:
     """Give the token totals of a chat or text completion."""
     found: dict[str, AttributeValue] = {}
     counts(found, usage, _TOTALS)
-    counts(found, field(usage, "prompt_tokens_details"), _CACHED)
-    counts(found, field(usage, "completion_tokens_details"), _REASONED)
+    get = getter(usage)
+    for name, attributes in _DETAILS:
+        details = get(name)
+        if details is not None:
+            counts(found, details, attributes)
     return found
 
 
 _TOTALS = {"prompt_tokens": names.INPUT_TOKENS, "completion_tokens": names.OUTPUT_TOKENS}
-_CACHED = {"cached_tokens": names.CACHE_READ_TOKENS}
-_REASONED = {"reasoning_tokens": names.REASONING_TOKENS}
-
-
-def _effort(value: Any) -> str | None:
-    return clean(value)[:64] if isinstance(value, str) and value else None
-
-
-def _format(value: Any) -> str | None:
-    kind = field(value, "type")
-    if kind in ("json_object", "json_schema"):
-        return "json"
-    return "text" if kind == "text" else None
-
-
-_PARAMETERS: Parameters = {
-    **SAMPLING,
-    "max_tokens": (names.MAX_TOKENS, count),
-    "max_completion_tokens": (names.MAX_TOKENS, count),
-    "n": (names.CHOICE_COUNT, choice_count),
-    "stop": (names.STOP_SEQUENCES, words),
-    "reasoning": (names.REASONING_LEVEL, lambda value: _effort(field(value, "effort"))),
-    "reasoning_effort": (names.REASONING_LEVEL, _effort),
-    "response_format": (names.OUTPUT_TYPE, _format),
-    "modalities": (names.OUTPUT_TYPE, lambda value: "speech" if "audio" in items(value) else None),
-}
-
-
-def _input_message(message: Any) -> Part | str:
-    encoded = plain_message(message)
-    if encoded:
-        return encoded
-    room = Room()
-    role = field(message, "role")
-    role = clean(role) if isinstance(role, str) else "user"
-    content = field(message, "content")
-    if role == "tool":
-        response = content if isinstance(content, str) else room.plain(content)
-        part = {"type": "tool_call_response", "response": room.plain(response)}
-        identity = field(message, "tool_call_id")
-        if isinstance(identity, str):
-            part["id"] = room.text(identity)
-        return {"role": role, "parts": [part]}
-    parts = [_input_part(room, item) for item in items(content)]
-    if isinstance(content, str):
-        parts.append(text_part(room, content))
-    elif content is not None and not parts and not isinstance(content, (list, tuple)):
-        parts.append({"type": "other", "content": room.plain(content)})
-    calls = list(items(field(message, "tool_calls")))
-    if field(message, "function_call") is not None:
-        calls.append({"function": field(message, "function_call")})
-    parts += [_tool_call(room, call) for call in calls]
-    built: Part = {"role": role, "parts": parts}
-    name = field(message, "name")
-    if isinstance(name, str):
-        built["name"] = room.text(name)
-    return built
-
-
-def _input_part(room: Room, item: Any) -> Part:
-    kind = field(item, "type")
-    if kind in ("text", "refusal"):
-        return text_part(room, field(item, kind))
-    if kind == "image_url":
-        image = field(item, "image_url")
-        return file_part(room, "image", image if isinstance(image, str) else field(image, "url"))
-    if kind == "input_audio":
-        audio = field(item, "input_audio")
-        form = field(audio, "format")
-        return blob(
-            "audio", f"audio/{form}" if isinstance(form, str) else None, field(audio, "data")
-        )
-    if kind == "file":
-        file = field(item, "file")
-        if field(file, "file_id"):
-            return {
-                "type": "file",
-                "modality": "file",
-                "file_id": room.text(field(file, "file_id")),
-            }
-        return file_part(room, "file", field(file, "file_data"))
-    return {"type": "other", "content": room.plain(item)}
-
-
-def _tool_call(room: Room, call: Any) -> Part:
-    function = field(call, "function") or field(call, "custom")
-    part: Part = {"type": "tool_call", "name": room.text(field(function, "name") or "")}
-    arguments = field(function, "arguments")
-    part["arguments"] = room.arguments(field(function, "input") if arguments is None else arguments)
-    if isinstance(field(call, "id"), str):
-        part["id"] = room.text(field(call, "id"))
-    return part
+_DETAILS = (
+    ("prompt_tokens_details", {"cached_tokens": names.CACHE_READ_TOKENS}),
+    ("completion_tokens_details", {"reasoning_tokens": names.REASONING_TOKENS}),
+)

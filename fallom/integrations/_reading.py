@@ -21,6 +21,7 @@ from fallom.integrations._content import (
     getter,
     items,
     quoted,
+    quoted_content,
 )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "words",
 ]
 
+_COUNTS_END = 1 << 63  # what the wire can count to
 _CHOICES_MAX = 128  # the most that any API allows for ``n``
 
 # Parameter -> its attribute, and what reads its value; None for what is not of the attribute's type.
@@ -62,7 +64,7 @@ _REASONS = {
 
 def model_of(body: Any) -> str:
     """Give the model that a request names, empty if it names none."""
-    model = field(body, "model")
+    model = body.get("model") if type(body) is dict else field(body, "model")
     return clean(model)[:256] if isinstance(model, str) else ""
 
 
@@ -85,14 +87,18 @@ def counts(found: dict[str, Any], source: Any, attributes: Mapping[str, str]) ->
         return
     get = getter(source)
     for name, attribute in attributes.items():
-        value = count(get(name))
+        value = get(name)
+        if (
+            type(value) is not int or value < 0 or value >= _COUNTS_END
+        ):  # else it is what ``count`` gives
+            value = count(value)
         if value is not None:
             found[attribute] = value
 
 
 def count(value: Any) -> int | None:
     """Give what is a whole number that can be counted to, else None."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _COUNTS_END:
         return int(value)
     return None
 
@@ -231,7 +237,7 @@ class Answer:
         reason = self.reasons.get(index) or "error"
         role = role if isinstance(role, str) else "assistant"
         return (
-            f'{{"role":{quoted(role)},"parts":[{{"type":"text","content":{quoted(Room().text(text))}}}]'
+            f'{{"role":{quoted(role)},"parts":[{{"type":"text","content":{quoted_content(text)}}}]'
             f',"finish_reason":{quoted(_REASONS.get(reason, reason))}}}'
         )
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fallom._core.span import Tracing
 from fallom.integrations._call import Reader
-from fallom.integrations._content import field, getter, is_given
+from fallom.integrations._content import field, is_given
 from fallom.integrations._openai_chat import ChatReader
 from fallom.integrations._openai_media import (
     CompletionReader,
@@ -81,14 +81,16 @@ def _ask_for_usage(client: Any, path: str, body: Any, options: Mapping[str, Any]
 
 
 def _is_usage_chunk(chunk: Any) -> bool:
-    get = getter(chunk)
-    if get("usage") is None:
+    try:
+        usage, fields_set = chunk.__dict__["usage"], chunk.__pydantic_fields_set__
+    except (AttributeError, KeyError):  # an older pydantic, or a chunk that says nothing of it
+        usage, fields_set = field(chunk, "usage"), getattr(chunk, "model_fields_set", None)
+    if usage is None:
         # The others say "usage": null, which the caller's chunk.to_dict() would not have had.
-        fields_set = getattr(chunk, "model_fields_set", None)
         if isinstance(fields_set, set):
             fields_set.discard("usage")
         return False
-    choices = get("choices")
+    choices = field(chunk, "choices")
     return isinstance(choices, list) and not choices
 
 

@@ -23,10 +23,13 @@ from fallom.integrations._content import (
     encode_messages,
     encode_parts,
     field,
+    masked,
     quoted,
+    quoted_content,
 )
 from fallom.integrations._openai_chat import ChatReader
 from fallom.integrations._openai_responses import ResponsesReader
+from fallom.integrations._reading import count, counts
 
 
 def shown(messages: Any, reader: Any = ChatReader, name: str = "messages") -> Any:
@@ -280,6 +283,16 @@ def test_any_answer_is_read(value: Any) -> None:
         pieces.answer(True)
 
 
+@given(st.integers() | st.booleans() | st.floats() | st.text() | st.none())
+@example((1 << 63) - 1)
+@example(1 << 63)
+def test_counts_are_those_that_can_be_counted_to(value: Any) -> None:
+    found: dict[str, Any] = {}
+    counts(found, {"a": value}, {"a": "b"})
+    assert found == ({} if count(value) is None else {"b": count(value)})
+    assert [type(each) for each in found.values()] in ([], [int])
+
+
 def test_messages_that_build_to_nothing_are_left_out() -> None:
     assert encode_messages([1, 2], lambda item: None) == "[]"
 
@@ -299,3 +312,13 @@ def test_a_plain_message_has_the_json_of_any_other(role: str, text: str) -> None
     for reader, name in ((ChatReader, "messages"), (ResponsesReader, "input")):
         other = {**message, "name": None}  # looked at field by field
         assert shown([message], reader, name) == shown([other], reader, name)
+
+
+@given(
+    st.text(st.characters(exclude_categories=()))
+    | st.sampled_from(["data:image/png;base64,aGVsbG8=", "a;b", "x" * 70_000]),
+    st.booleans(),
+)
+def test_content_is_quoted_as_its_room_gives_it(text: str, is_masked: bool) -> None:
+    with masked(str.upper if is_masked else None):
+        assert quoted_content(text) == quoted(Room().text(text))
