@@ -17,6 +17,7 @@ from fallom._core.propagation import Parent
 __all__ = [
     "DOUBLED",
     "IN_CALL",
+    "OPENTELEMETRY",
     "Active",
     "Replaced",
     "activate",
@@ -36,7 +37,7 @@ IN_CALL = "fallom-in-call"  # value in OpenTelemetry's context while a call of o
 # Of traceloop's instrumentations: while it is set they make no span.
 _SUPPRESS = "suppress_language_model_instrumentation"
 
-_OTEL, _LANGCHAIN = "opentelemetry.trace", "langchain_core.runnables.config"
+OPENTELEMETRY, _LANGCHAIN = "opentelemetry.trace", "langchain_core.runnables.config"
 # Scopes of instrumented clients of models' providers, of what comes first or second in their names.
 _INSTRUMENTATION = "opentelemetry.instrumentation."
 _CLIENTS = "openai openai_v2 anthropic google_genai google_generativeai vertexai".split()
@@ -70,7 +71,9 @@ _taken_away: ContextVar[Any] = ContextVar("fallom_taken_away", default=None)
 def active_span() -> tuple[bytes, bytes] | None:
     """Give (trace id, span id) of the span that is active here, None if there is none."""
     modules = sys.modules
-    if _OTEL not in modules and _LANGCHAIN not in modules:  # 60 ns; with the calls below 150
+    if (
+        OPENTELEMETRY not in modules and _LANGCHAIN not in modules
+    ):  # 60 ns; with the calls below 150
         ours = _ours.get()
         return None if ours is None else (ours.trace_id, ours.span_id)
     span = _current()
@@ -104,7 +107,11 @@ def parent_of_call() -> tuple[bytes, bytes] | None:
     An instrumentation of the client library, if there is one, has begun a span of its own around the
     method that led here. Ours takes its place, and it is marked so that the spool takes only one.
     """
-    span = _doubled() if _OTEL in sys.modules else None
+    modules = sys.modules
+    if OPENTELEMETRY not in modules and _LANGCHAIN not in modules:  # as ``active_span``
+        ours = _ours.get()
+        return None if ours is None else (ours.trace_id, ours.span_id)
+    span = _doubled()
     if span is None:
         return active_span()
     span.set_attribute(DOUBLED, True)
@@ -113,7 +120,7 @@ def parent_of_call() -> tuple[bytes, bytes] | None:
 
 def doubled_attributes() -> Mapping[str, Any]:
     """Give the attributes of the span that records the call which begins here too; none without one."""
-    span = _doubled() if _OTEL in sys.modules else None
+    span = _doubled() if OPENTELEMETRY in sys.modules else None
     return {} if span is None else span.attributes or {}
 
 
@@ -137,7 +144,7 @@ def activate(trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
     if outer is None or outer.trace_id != trace_id:
         outer = _NO_PARENT
     token = _ours.set(_parent_of((trace_id, span_id, outer.flags, outer.trace_state)))
-    if _OTEL not in sys.modules:
+    if OPENTELEMETRY not in sys.modules:
         return _active_of((token, None))
     api, otel = _loaded()
     if api is None:
@@ -281,7 +288,7 @@ def _doubled() -> Any:
 
 def _loaded() -> tuple[Any, Any]:
     """Give OpenTelemetry's modules of spans and contexts; None while they are not (all) loaded."""
-    api = sys.modules.get(_OTEL)
+    api = sys.modules.get(OPENTELEMETRY)
     if api is None or not hasattr(api, "use_span"):  # its last name: or it is just being imported
         return None, None
     return api, sys.modules["opentelemetry.context"]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 from fallom._active_span import (
+    OPENTELEMETRY,
     activate,
     active_span,
     deactivate,
     doubled_attributes,
     parent_of_call,
 )
-from fallom._context import CURRENT_SESSION, PromptTag, take_prompt_tag
+from fallom._context import CURRENT_PROMPT, CURRENT_SESSION, PromptTag, take_prompt_tag
 from fallom._core.span import AttributeValue, SessionContext, Span
-from fallom._runtime import current
+from fallom._runtime import HOLDER, current
 from fallom._session_attributes import session_attributes
 
 __all__ = ["ContextTracing", "SessionTracing", "context_attributes", "known_assignment"]
@@ -30,23 +32,27 @@ class ContextTracing:
     @property
     def content_captured(self) -> bool:
         """Whether content is recorded; not of a session whose spans are left out by sampling."""
-        runtime = current()
-        if not runtime.settings.capture_content:
-            return False
+        runtime = HOLDER.runtime or current()
+        settings = runtime.settings
+        if not settings.capture_content or settings.sample_rate >= 1.0:
+            return settings.capture_content
         session_id = self._session_id()
         return session_id is None or runtime.is_sampled(session_id)
 
     @property
     def mask(self) -> Callable[[str], str] | None:
         """What content goes through before it is recorded."""
-        return current().mask
+        return (HOLDER.runtime or current()).mask
 
     def call_attributes(self, takes_prompt: bool = True) -> dict[str, AttributeValue]:
         """Give the attributes of session and assignment, and the prompt tag, which is then taken."""
         attributes = self._attributes()
         if takes_prompt:
-            tag = take_prompt_tag()
-            attributes.update(self._prompt_taken() if tag is None else _prompt_attributes(tag))
+            tag = take_prompt_tag() if CURRENT_PROMPT.get() else None
+            if tag is not None:
+                attributes.update(_prompt_attributes(tag))
+            elif OPENTELEMETRY in sys.modules:  # else there is no other span
+                attributes.update(self._prompt_taken())
         return attributes
 
     parent = staticmethod(active_span)
@@ -56,11 +62,11 @@ class ContextTracing:
 
     def started(self, span: Span) -> None:
         """Leave word that a call began."""
-        current().record_start(span)
+        (HOLDER.runtime or current()).record_start(span)
 
     def record(self, span: Span) -> None:
         """Put a finished span into the spool."""
-        current().record_span(span)
+        (HOLDER.runtime or current()).record_span(span)
 
     def gave_up(self, reason: str, error: BaseException) -> None:
         """Count and log that tracing gave something up."""
@@ -81,20 +87,18 @@ class ContextTracing:
 class SessionTracing(ContextTracing):
     """Traces for one session, whatever the context's is."""
 
-    __slots__ = ("_give_attributes", "_session")
+    __slots__ = ("_attributes", "_session")
+    _attributes: Callable[[], dict[str, AttributeValue]]  # given, where the context's are a method
 
     def __init__(
         self, session: SessionContext, attributes: Callable[[], dict[str, AttributeValue]]
     ) -> None:
         """Take the session, and what gives its attributes at the start of a call."""
         self._session = session
-        self._give_attributes = attributes
+        self._attributes = attributes
 
     def _session_id(self) -> str | None:
         return self._session.session_id
-
-    def _attributes(self) -> dict[str, AttributeValue]:
-        return self._give_attributes()
 
     def _prompt_taken(self) -> Mapping[str, AttributeValue]:
         taken = doubled_attributes()
@@ -115,7 +119,7 @@ def context_attributes() -> dict[str, AttributeValue]:
 
 def known_assignment(config_key: str, session_id: str) -> Mapping[str, AttributeValue]:
     """Give the attributes of the assignment that this process last made; none if it made none."""
-    made = current().assignments.find((config_key, session_id))
+    made = (HOLDER.runtime or current()).assignments.find((config_key, session_id))
     return _NONE if made is None else made.attributes
 
 

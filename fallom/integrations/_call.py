@@ -9,7 +9,9 @@ and is counted; ``BaseException`` passes.
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +25,6 @@ from fallom._core.span import (
     SpanStatus,
     Tracing,
     new_span_id,
-    new_trace_id,
 )
 from fallom.integrations import _attributes as names
 from fallom.integrations._content import Room, clean, masked
@@ -33,6 +34,9 @@ __all__ = ["Call", "Reader", "error_type_of", "give_up"]
 _ATTEMPTS_MAX = 100  # kept of one call; no client library retries as often
 
 _logger = logging.getLogger("fallom")
+# What ``Span(...)`` does is written in Python, and takes three times as long as the tuple itself.
+_span_of: Callable[[tuple[Any, ...]], Span] = functools.partial(tuple.__new__, Span)
+_NOT_SAID = tuple(Span._field_defaults.values())[1:]  # what follows the events
 
 
 class Reader(Protocol):
@@ -74,6 +78,12 @@ def give_up(tracing: Tracing, reason: str, error: BaseException) -> None:
         _logger.debug("tracing could not count what it gave up (%s)", reason, exc_info=True)
 
 
+def _new_ids() -> tuple[bytes, bytes, bytes]:
+    """Give the ids of a root: trace id, no parent, span id; drawn at once, as ``new_trace_id`` draws."""
+    drawn = os.urandom(24)
+    return drawn[:16], b"", drawn[16:]
+
+
 def error_type_of(error: BaseException) -> str:
     """Give the provider's code of an error, else its class; never its message: it may be content."""
     body = getattr(error, "body", None)
@@ -92,7 +102,6 @@ class Call:
         "_attempts_ns",
         "_attributes",
         "_first_ns",
-        "_last_ns",
         "_name",
         "_once",
         "_parent",
@@ -103,6 +112,7 @@ class Call:
         "_trace_id",
         "_tracing",
         "is_advancing",
+        "last_ns",
     )
 
     def __init__(
@@ -120,12 +130,13 @@ class Call:
         """
         self._tracing = tracing
         self._reader = reader
-        self._trace_id, self._parent = tracing.parent_of_call() or (new_trace_id(), b"")
-        self._span_id = new_span_id()
+        parent = tracing.parent_of_call()
+        ids = _new_ids() if parent is None else (*parent, new_span_id())
+        self._trace_id, self._parent, self._span_id = ids
+        context = tracing.call_attributes(reader.takes_prompt)
         known = {names.OPERATION: reader.operation, **attributes}
         if reader.model:
             known[names.REQUEST_MODEL] = reader.model
-        context = tracing.call_attributes(reader.takes_prompt)
         known.update(context)
         mask = tracing.mask
         if mask is None:
@@ -136,7 +147,7 @@ class Call:
         self._attributes: dict[str, AttributeValue] = {**known, **request, **context}
         self._name = f"{reader.operation} {reader.model}".rstrip()
         self._first_ns = 0
-        self._last_ns = 0
+        self.last_ns = 0  # when the last event of a stream came
         self._attempts_ns: list[int] = []  # when the client library made which HTTP request
         self.is_advancing = False  # whether a stream is being read through its own iterator
         self._start_unix_ns = time.time_ns()
@@ -178,13 +189,23 @@ class Call:
         """Take one event of a stream, before the caller gets it."""
         if self._once.locked():
             return
-        self._last_ns = time.perf_counter_ns()
+        self.last_ns = time.perf_counter_ns()
         if not self._first_ns:
-            self._first_ns = self._last_ns
+            self._first_ns = self.last_ns
         try:  # ``_guarded``, spelled out: a call less for each of thousands of pieces
             self._reader.piece(piece)
         except Exception as error:  # noqa: BLE001  # named edge guard: costs the span, not the call
             self.abandon(error)
+
+    @property
+    def plain(self) -> Callable[[Any], bool] | None:
+        """What takes an event of the kind that nearly all are, for less than ``piece``; None without such.
+
+        It says no to any other, which then is for ``piece``, as the first event of a stream always is. It
+        does not raise, and who uses it sets ``last_ns``.
+        """
+        found: Callable[[Any], bool] | None = getattr(self._reader, "plain", None)
+        return found
 
     def hides(self, is_hidden: Callable[[Any], bool], piece: Any) -> bool:
         """Say whether the caller must not get a piece; it gets it where that cannot be told."""
@@ -197,7 +218,11 @@ class Call:
     def answered(self, answer: Any) -> None:
         """Take a whole answer, and record the span."""
         if self._once.acquire(blocking=False):
-            self._guarded(self._record_answer, answer)
+            try:  # ``_guarded``, spelled out
+                self._reader.whole(answer)
+                self._record(None, is_stream=False)
+            except Exception as error:  # noqa: BLE001  # named edge guard: costs the span, not the call
+                self.abandon(error)
 
     def bytes_seen(self, chunk: bytes, decoder: Decoder) -> None:
         """Take bytes that the caller reads past the client library's objects."""
@@ -247,14 +272,9 @@ class Call:
 
     def _record_body(self, decoder: Decoder) -> None:
         whole = decoder.rest()
-        if whole is None:
-            self._record(None)
-        else:
-            self._record_answer(whole)
-
-    def _record_answer(self, answer: Any) -> None:
-        self._reader.whole(answer)
-        self._record(None, is_stream=False)
+        if whole is not None:
+            self._reader.whole(whole)
+        self._record(None, is_stream=whole is None)
 
     def _record(self, error: BaseException | None, is_stream: bool = True) -> None:
         mask = self._tracing.mask
@@ -282,10 +302,11 @@ class Call:
                 message = Room().text(str(error))  # providers echo the prompt in it
         if failure:
             attributes[names.ERROR_TYPE] = failure
-        end_unix_ns = self._unix(time.perf_counter_ns())
+        end_unix_ns = self._start_unix_ns + time.perf_counter_ns() - self._start_ns
         status = SpanStatus.ERROR if failure else SpanStatus.UNSET
-        span = self._span(attributes, end_unix_ns, status, message, self._events())
-        self._tracing.record(span)
+        has_events = self._first_ns or len(self._attempts_ns) > 1
+        events = self._events() if has_events else ()
+        self._tracing.record(self._span(attributes, end_unix_ns, status, message, events))
 
     def _span(
         self,
@@ -295,25 +316,25 @@ class Call:
         message: str,
         events: Sequence[Event] = (),
     ) -> Span:
-        # By position, in the order of ``Span``: names take three times as long.
-        return Span(
-            self._trace_id,
-            self._span_id,
-            self._parent,
-            self._name,
-            SpanKind.CLIENT,
-            self._start_unix_ns,
-            end_unix_ns,
-            status,
-            message,
-            attributes,
-            events,
+        return _span_of(
+            (
+                self._trace_id,
+                self._span_id,
+                self._parent,
+                self._name,
+                SpanKind.CLIENT,
+                self._start_unix_ns,
+                end_unix_ns,
+                status,
+                message,
+                attributes,
+                events,
+                *_NOT_SAID,
+            )
         )
 
     def _events(self) -> list[Event]:
         """Give what a waterfall shows within the span: retries, first and last piece of a stream."""
-        if not self._first_ns and len(self._attempts_ns) < 2:
-            return []
         events = [
             Event(self._unix(at_ns), names.ATTEMPT, {names.ATTEMPT_NUMBER: number})
             for number, at_ns in enumerate(self._attempts_ns, start=1)
@@ -322,7 +343,7 @@ class Call:
             events = []
         if self._first_ns:
             events.append(Event(self._unix(self._first_ns), names.FIRST_CHUNK, {}))
-            events.append(Event(self._unix(self._last_ns), names.LAST_CHUNK, {}))
+            events.append(Event(self._unix(self.last_ns), names.LAST_CHUNK, {}))
         return events
 
     def _unix(self, at_ns: int) -> int:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import contextvars
 import copy
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from fallom._core.span import AttributeValue, Tracing
 from fallom.integrations import _attributes as names
 from fallom.integrations._call import Call, Reader, give_up
-from fallom.integrations._content import field
+from fallom.integrations._content import field, getter
 from fallom.integrations._provider import server_of
 from fallom.integrations._stream import watch_body, watch_stream
 
@@ -239,6 +240,7 @@ class _Observer:
         self._client = client
         self._attributes: dict[str, AttributeValue] = {}
         self._attributes_of: Any = None  # the base URL, which may be set anew
+        self._base_url = _base_url_of(client, dialect.library)
 
     def begin(self, path: str, kwargs: Mapping[str, Any]) -> tuple[Call | None, Change | None]:
         """Begin to observe a call; no call where there is nothing to observe."""
@@ -278,9 +280,10 @@ class _Observer:
                 watch_stream(answer, call, change.is_hidden if change else None)
                 _note_request_id(answer, answer.response, call)
                 return
-            # By ``field``: asking a model for what it does not have costs it an exception.
-            raw = field(answer, "http_response")
-            _note_request_id(answer, raw or field(answer, "response"), call)
+            # By ``getter``: asking a model for what it does not have costs it an exception.
+            get = getter(answer)
+            raw = get("http_response")
+            _note_request_id(answer, raw or get("response"), call)
             if raw is None:
                 call.answered(answer)
             else:
@@ -289,7 +292,7 @@ class _Observer:
             call.abandon(error)
 
     def _client_attributes(self) -> dict[str, AttributeValue]:
-        base_url = self._client.base_url
+        base_url = self._base_url(self._client)
         if base_url is not self._attributes_of:
             host, port = server_of(str(base_url))
             self._attributes = {
@@ -299,6 +302,19 @@ class _Observer:
             }
             self._attributes_of = base_url
         return self._attributes
+
+
+def _base_url_of(client: Any, library: str) -> Callable[[Any], Any]:
+    """Give what gives the base URL of a client.
+
+    The library's own property gives what is in ``_base_url``, in newer versions by way of an import
+    (1 us); that of a subclass may give anything.
+    """
+    for base in type(client).__mro__:
+        if "base_url" in vars(base):
+            is_own = base.__module__.partition(".")[0] == library and "_base_url" in vars(client)
+            return operator.attrgetter("_base_url" if is_own else "base_url")
+    return operator.attrgetter("base_url")
 
 
 def _watch_raw(response: Any, call: Call) -> None:

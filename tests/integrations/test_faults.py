@@ -87,10 +87,10 @@ def test_tracing_that_cannot_even_count_costs_the_span(client: Any, tracing: Rec
         (_openai_chat.ChatReader, "__init__"),
         (_openai_chat.ChatReader, "request"),
         (_openai_chat.ChatReader, "answer"),
-        (_openai_chat.ChatReader, "_take"),
+        (_openai_chat.ChatReader, "_take _take_plain"),
         (_openai_chat, "encode_messages"),
-        (_call, "new_span_id"),
-        (_call, "Span"),
+        (_call, "_new_ids"),
+        (_call, "_span_of"),
         (_stainless, "server_of"),
         (_stainless, "Call"),
         (_call.Call, "note"),
@@ -107,10 +107,35 @@ def test_broken_observer_costs_the_span(
     def fault(*args: Any, **kwargs: Any) -> Any:
         raise Fault
 
-    monkeypatch.setattr(place, name, fault)
+    for each in name.split():
+        monkeypatch.setattr(place, each, fault)
     use(client)
     assert len(provider.asked) == 2
     assert is_counted(tracing)
+
+
+def test_fault_of_the_short_way_to_read_a_chunk_costs_the_span(
+    client: Any, tracing: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*args: Any) -> bool:
+        raise Fault
+
+    monkeypatch.setattr(_openai_chat.ChatReader, "plain", fault)
+    use(client)
+    assert len(tracing.spans) == 1  # of the call that is no stream
+    assert [type(error) for _, error in tracing.given_up] == [Fault]
+
+
+async def test_fault_of_the_short_way_to_read_an_async_chunk_costs_the_span(
+    aclient: Any, tracing: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*args: Any) -> bool:
+        raise Fault
+
+    monkeypatch.setattr(_openai_chat.ChatReader, "plain", fault)
+    await ause(aclient)
+    assert len(tracing.spans) == 1
+    assert [type(error) for _, error in tracing.given_up] == [Fault]
 
 
 @pytest.mark.parametrize("name", ["watch_body", "_Decoder", "_Body"])

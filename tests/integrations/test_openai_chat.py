@@ -85,6 +85,38 @@ def test_create_gives_a_completion_and_one_span(
     }
 
 
+def test_base_url_that_is_set_anew_is_told(
+    bare: Any, provider: Provider, tracing: Recording
+) -> None:
+    client = wrap_openai(bare, tracing)
+    create(client)
+    client.base_url = provider.url.replace("127.0.0.1", "localhost") + "/v1"
+    create(client)
+    told = [span.attributes["server.address"] for span in tracing.spans]
+    assert told == ["127.0.0.1", "localhost"]
+
+
+def test_base_url_of_a_subclass_is_its_own(provider: Provider, tracing: Recording) -> None:
+    class Rotating(openai.OpenAI):
+        hosts = ("127.0.0.1", "localhost")
+
+        @property
+        def base_url(self) -> Any:
+            return self._base_url.copy_with(host=self.hosts[len(provider.asked) % 2])
+
+        @base_url.setter
+        def base_url(self, url: Any) -> None:
+            raise AssertionError
+
+    provider.always = chat_reply
+    with Rotating(base_url=f"{provider.url}/v1", api_key="k", max_retries=0) as bare:
+        client = wrap_openai(bare, tracing)
+        create(client)
+        create(client)
+    told = [span.attributes["server.address"] for span in tracing.spans]
+    assert told == ["127.0.0.1", "localhost"]
+
+
 async def test_async_create_gives_a_completion_and_one_span(abare: Any, tracing: Recording) -> None:
     completion = await create(wrap_openai(abare, tracing))
     assert isinstance(completion, ChatCompletion)
@@ -182,3 +214,75 @@ def test_chunks_that_bring_only_text_are_read_the_short_way(
     monkeypatch.setattr(ChatReader, "_take", None)
     reader.piece(chunk)
     assert "wordword" in str(reader.answer(True)["gen_ai.output.messages"])
+
+
+OTHER_MESSAGES: list[Any] = [
+    *({"role": role} for role in ("", None, "developer", "\ud800")),
+    *({"content": text} for text in (None, "", "a\nb", "\ud800", "x" * 70_000, ["part"], 1)),
+    {"content": "see data:image/png;base64,aGVsbG8="},
+    {"annotations": []},
+    {"refusal": "no"},
+    {"reasoning": "because"},
+    {"reasoning_content": None},
+    {"tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+    {"tool_calls": []},
+    {"function_call": {"name": "f", "arguments": "{}"}},
+    {"audio": {"id": "a", "data": "YQ==", "expires_at": 1, "transcript": "said"}},
+]
+OTHER_ENDS: list[Any] = [
+    *({"index": index} for index in (1, -1, None, False)),
+    *({"finish_reason": reason} for reason in (None, "", "length", "tool_calls", 5, "\ud800")),
+]
+OTHER_COMPLETIONS: list[Any] = [
+    {"choices": []},
+    {"choices": None},
+    *({"id": identity} for identity in (None, "", "c" * 300, 7)),
+    *({"model": model} for model in (None, "", "m" * 300)),
+    {"provider": "another"},
+    {"usage": {"prompt_tokens": 1, "completion_tokens": True, "total_tokens": -1}},
+    {"usage": {"prompt_tokens": 1 << 63, "completion_tokens": 2.0}},
+    {"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 1}}},
+    {"usage": {"completion_tokens_details": {"reasoning_tokens": 3}, "cost": 0.1}},
+]
+
+
+def completion_of(message: Any, choice: Any, completion: Any, more: int) -> Any:
+    said = {"role": "assistant", "content": "word", **message}
+    only = {"index": 0, "message": said, "finish_reason": "stop", **choice}
+    return {"id": "c", "model": "m", "choices": [only] * more, **completion}
+
+
+@given(
+    st.builds(
+        completion_of,
+        differing(OTHER_MESSAGES),
+        differing(OTHER_ENDS),
+        differing(OTHER_COMPLETIONS),
+        st.sampled_from([1, 1, 1, 2]),
+    ),
+    st.booleans(),
+)
+@example(completion_of({}, {}, {}, 1), True)
+@example(completion_of({"role": "\ud800"}, {}, {}, 1), True)
+def test_the_short_way_to_read_a_completion_reads_what_the_long_way_does(
+    completion: Any, content_captured: bool
+) -> None:
+    short, long = ChatReader({}, content_captured), ChatReader({}, content_captured)
+    made = ChatCompletion.model_construct(**completion)
+    short.whole(made)
+    long._take(made, "message")
+    read = short.answer(False)
+    assert read == long.answer(False)
+    assert content_captured or "gen_ai.output.messages" not in read
+
+
+@pytest.mark.parametrize(
+    "message", [{}, {"annotations": []}, {"refusal": None, "tool_calls": None}]
+)
+def test_completions_of_text_alone_are_read_the_short_way(
+    message: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChatReader, "_take", None)
+    reader = ChatReader({}, True)
+    reader.whole(ChatCompletion.model_construct(**completion_of(message, {}, {}, 1)))
+    assert "word" in str(reader.answer(False)["gen_ai.output.messages"])
