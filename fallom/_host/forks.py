@@ -34,11 +34,11 @@ def new_mark() -> ForkMark:
 
     A byte of a page that the kernel empties for a forked child, whoever made the fork: reading it takes
     12 ns, where ``os.getpid`` takes 130 and cannot tell a child in a PID namespace of its own. Where
-    the kernel has no such pages, or takes any advice without a word (some emulators do), the mark
-    compares the pid.
+    the kernel has no such pages, or takes any advice without a word (some emulators do), or where this
+    process has all the maps that it may have, the mark compares the pid.
     """
-    page = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         page.madvise(_WIPE_ON_FORK)
     except OSError:
         return _PidMark()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +23,17 @@ def fork(request: pytest.FixtureRequest) -> Fork:
     return found
 
 
-@pytest.fixture(params=["page", "pid"])
+@pytest.fixture(params=["page", "pid", "no page"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the kernel empty pages at a fork, or not know such pages."""
+    """Have the kernel empty pages at a fork, or not know such pages, or give the process no page more."""
     if request.param == "pid":
         monkeypatch.setattr(forks, "_WIPE_ON_FORK", -1)
+    elif request.param == "no page":
+        monkeypatch.setattr(forks.mmap, "mmap", refuse)
+
+
+def refuse(*_: Any) -> Any:
+    raise OSError(errno.ENOMEM, "more maps than a process may have")
 
 
 @pytest.mark.usefixtures("kernel")
