@@ -4,7 +4,8 @@ Written zeros (a hole would be SIGBUS on a full disk), made aside and linked int
 of processes that make it at once one wins, and the others use the winner's. It is never replaced and
 never truncated by us. Workers map it read-only; every write is a ``pwrite``, because a store into a
 map can be SIGBUS. One writer a field: the flusher, but for the drop counters, which anyone adds to
-under an exclusive ``flock`` of the page (without it four writers lost 63 % of their increments).
+under an exclusive ``flock`` of the page (without it four writers lost 63 % of their increments), and
+for the successor, which that writes itself.
 
 | offset | bytes | field | meaning, and what a wrong value costs |
 | --- | --- | --- | --- |

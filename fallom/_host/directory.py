@@ -8,7 +8,8 @@ passed over. Network file systems are never used: their locks and maps do not ho
 Inside, one directory a layout version and namespace (``Settings.namespace``): applications with
 different accounts never mix, and the account cannot be read from the name.
 
-    <base>/v1/<namespace>/ control  leader.lock  spawn.lock  flusher.log  snapshot/  spool/  dead/
+    <base>/v1/<namespace>/ control  leader.lock  leader.alive  spawn.lock  flusher.log  ship_masks
+                           snapshot/  spool/  dead/
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ than 1 MiB: 1.7 million such writes were never seen torn by a kill, from 4 MiB o
 | offset | bytes | field | meaning |
 | --- | --- | --- | --- |
 | 0 | 4 | magic | ``f1 0c 4d 7e``; where reading goes on after damage |
-| 4 | 1 | version | 1; a frame of another version is skipped over and counted |
-| 5 | 1 | kind | ``Kind``; an unknown kind is skipped over |
+| 4 | 1 | version | 1; a frame of another version counts as one of an unknown kind |
+| 5 | 1 | kind | ``Kind``; a frame of an unknown kind is not sent: it goes to ``dead/``, and is counted |
 | 6 | 2 | reserved | 0; ignored |
 | 8 | 4 | length | of the payload, little-endian, at most 1 MiB - 16 |
 | 12 | 4 | checksum | CRC-32 of the segment's id, then of bytes 4 to 11, then of the payload (erased: not) |
