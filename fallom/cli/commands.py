@@ -17,7 +17,7 @@ from fallom._version import __version__
 from fallom.cli.configs import configs
 from fallom.cli.dead import dead
 from fallom.cli.erase import spool_erase
-from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE
+from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_WRONG
 from fallom.cli.flusher import FLUSHER_SUMMARY
 from fallom.cli.host import host_options
 from fallom.cli.prompts import prompts
@@ -229,6 +229,10 @@ def run_commands(arguments: Sequence[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except OSError as error:  # a file that cannot be read, a full disk, also that of the output
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"fallom: {where}{error.strerror or error}", err=True)
+        return EXIT_WRONG
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return code if isinstance(code, int) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -140,13 +141,22 @@ def configs_export(path: str, state_dir: str | None, namespace: str | None) -> N
     with opened(state_dir, namespace) as history:
         payload = bootstrap_of(history)
     text = json.dumps(payload, indent=2, ensure_ascii=False) + "\n"
+    if path == "-":
+        click.echo(text, nl=False)
+    else:
+        _write(path, text)
+    counts = ", ".join(f"{len(v)} {k.replace('_', ' ')}" for k, v in payload.items() if v != 1)
+    click.echo(f"{counts} exported.", err=True)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file, whole or not at all; a device or a pipe is written to, and not replaced by a file."""
+    is_file = os.path.isfile(path) or not os.path.exists(path)
     try:
-        with click.open_file(path, "w", encoding="utf-8", atomic=path != "-") as file:
+        with click.open_file(path, "w", encoding="utf-8", atomic=is_file) as file:
             file.write(text)
     except OSError as error:
         raise click.UsageError(f"{path!r} cannot be written: {error.strerror}.") from None
-    counts = ", ".join(f"{len(v)} {k.replace('_', ' ')}" for k, v in payload.items() if v != 1)
-    click.echo(f"{counts} exported.", err=True)
 
 
 def _targeting_words(targeting: dict[str, Any] | None) -> str:

@@ -131,14 +131,14 @@ def dead_replay(
         import fallom  # only here: it starts a flusher, which looking does not need
 
         fallom.init(state_dir=state_dir)
+    why = (error.strerror or str(error)) if error is not None else None
     if as_json:
-        left = len(chosen) - count
-        echo_json({"replayed": count, "left": left, "error": str(error) if error else None})
+        echo_json({"replayed": count, "left": len(chosen) - count, "error": why})
     else:
         then = "will be sent again" if is_ours else "are sent by the applications' next flusher"
         click.echo(f"{count} record(s) are back in the spool and {then}.")
-        if error is not None:
-            say(f"! {len(chosen) - count} stay dead letters: {error}", err=True)
+        if why is not None:
+            say(f"! {len(chosen) - count} stay dead letters: {why}", err=True)
     sys.exit(EXIT_WRONG if error is not None else 0)
 
 
@@ -183,7 +183,7 @@ def dead_purge(
     directory = open_host(state_dir, namespace).place.directory
     before_ns = time.time_ns() - int(age_s * 1e9)
     if not is_sure:
-        if not sys.stdin.isatty():
+        if not (sys.stdin and sys.stdin.isatty()):  # None where it was closed
             raise click.UsageError("Nothing was deleted: nobody can be asked here; give --yes.")
         count = sum(letter.unix_ns < before_ns for letter in letters_of(directory.dead))
         what = f" older than {older_than}" if older_than is not None else ""
@@ -256,6 +256,7 @@ def _opened(path: str) -> Iterator[TextIO]:
     """Open a new file that only this user can read: it holds what was recorded."""
     if path == "-":
         yield sys.stdout
+        sys.stdout.flush()  # before it is told how many there were
         return
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

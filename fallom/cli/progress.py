@@ -11,6 +11,7 @@ import click
 from fallom._host.files import File
 from fallom._spool.segment import Destination
 from fallom._spool.survey import Mark, left_of, marks_of
+from fallom.cli.screen import terminal_width
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -36,7 +37,7 @@ class Progress:
         """Begin with what is unsent now."""
         self._marks = marks_of(self._spool, self._target_of)
         self._total = sum(mark.end - mark.start for mark in self._marks)
-        if sys.stderr.isatty() and self._total:
+        if terminal_width(err=True) is not None and self._total:
             self._bar = click.progressbar(length=self._total, label=self._label, file=sys.stderr)
             self._bar.__enter__()
         return self

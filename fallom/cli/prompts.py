@@ -107,6 +107,8 @@ def prompts_render(
     from fallom._core.prompt import CompiledPrompt
     from fallom._snapshot.entries import Kind
 
+    if session is not None and version is not None:
+        raise click.UsageError("The A/B test says the version: give --session or --version.")
     values = pairs_of("--var", variables)
     index = None
     with opened(state_dir, namespace) as history:

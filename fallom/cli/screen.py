@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, TextIO
 
 import click
 
@@ -46,20 +47,22 @@ def echo_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Give a value that JSON can say; bytes as hexadecimal digits."""
+    """Give a value that JSON can say; bytes as hexadecimal digits, what is no finite number by its name."""
     if isinstance(value, dict):
         return {str(name): plain(item) for name, item in value.items()}
     if hasattr(value, "_asdict"):
         return plain(value._asdict())
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value.hex() if isinstance(value, bytes) else value
 
 
 def terminal_width(*, err: bool = False) -> int | None:
     """Give the columns of the terminal that is written to; None for a pipe or a file."""
-    is_terminal = (sys.stderr if err else sys.stdout).isatty()
-    return shutil.get_terminal_size().columns if is_terminal else None
+    stream: TextIO | None = sys.stderr if err else sys.stdout  # None where it was closed
+    return shutil.get_terminal_size().columns if stream and stream.isatty() else None
 
 
 def under(prefix: str, indent: int, text: str, width: int | None) -> str:
@@ -165,20 +168,23 @@ def parse_time(name: str, text: str, now_unix_s: float) -> float:
         click.UsageError: It is none of these.
     """
     age_s = parse_age(text)
-    if age_s is not None:
-        return now_unix_s - age_s
     try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        given = text.strip().replace("Z", "+00:00") if text.strip().endswith("Z") else text.strip()
-        return datetime.fromisoformat(given).astimezone(timezone.utc).timestamp()
-    except ValueError:
+        at_s = now_unix_s - age_s if age_s is not None else _unix_s(text.strip())
+        datetime.fromtimestamp(at_s).astimezone()  # what no calendar has is no time
+        return at_s
+    except (ValueError, OverflowError, OSError):
         raise click.UsageError(
             f"{name} is {text!r}; expected a time such as 2026-05-04T13:30:00, unix seconds, or an "
             "age such as 30m, 2h or 7d."
         ) from None
+
+
+def _unix_s(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        given = f"{text[:-1]}+00:00" if text.endswith("Z") else text
+        return datetime.fromisoformat(given).timestamp()
 
 
 def _wrapped(text: str, width: int, *, cut: bool = False) -> list[str]:

@@ -74,7 +74,7 @@ def _line(found: Followed) -> str:
         return f"{when}  (a record that this version cannot read)"
     if found.kind == Kind.EXPOSURE:
         model = click.style(visible(record.model), bold=True)
-        what = f"assigned {model} of {record.config_key} v{record.config_version}"
+        what = f"assigned {model} of {visible(record.config_key)} v{record.config_version}"
         return f"{when}  {what}  session={visible(record.session_id)}"
     if found.kind == Kind.METRICS:
         data = " ".join(f"{name}={value}" for name, value in record.data.items())
