@@ -67,7 +67,7 @@ def run_cloud(options: CloudOptions) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        ConfigurationError: The folder, database or address cannot be used.
+        ConfigurationError: The folder, database, address or port file cannot be used.
     """
     with contextlib.ExitStack() as stack:
         _run(options, stack.enter_context(SampleTraffic()) if options.sample_traffic else None)
@@ -75,6 +75,11 @@ def run_cloud(options: CloudOptions) -> None:
 
 def _run(options: CloudOptions, traffic: SampleTraffic | None) -> None:
     folder = Folder(options.folder)
+    if options.port_file and not os.access(options.port_file.parent, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"--port-file {options.port_file}: expected a file in a directory that may be written.",
+            "port_file",
+        )
     for note in (*_warnings(options), *folder.notes):
         _say(note, sys.stderr)
     listener = _bound(options.host, options.port)
@@ -170,7 +175,7 @@ def _bound(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last of a name that is none
         raise ConfigurationError(
             f"--host {host} --port {port}: {error}. Stop what listens there, or give another "
             "port; --port 0 takes any that is free.",
