@@ -14,7 +14,7 @@ from fallom._core.span import AttributeValue, SessionContext
 from fallom._runtime import current
 from fallom._session_attributes import assigned_attributes, session_attributes
 from fallom._tracing import SessionTracing, known_assignment
-from fallom._waiting import is_waiting_over
+from fallom._waiting import POLL_S, is_waiting_over
 
 __all__ = ["FallomSession", "session"]
 
@@ -86,7 +86,7 @@ class FallomSession:
             import asyncio  # only here: whoever awaits this has loaded it already
 
             runtime.look_if_due()
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(POLL_S)
         if version is not None:
             await self._wait_for_version(key, version)
         return self.get_model_sync(config_key, fallback, version, context)
