@@ -56,12 +56,15 @@ def mask_content(mask: Callable[[str], str], attributes: Mapping[str, Any]) -> d
 
 
 def mask_span(mask: Callable[[str], str], span: Span) -> Span:
-    """Give a span with its content, that of its events, and the text of its error masked."""
+    """Give a span with its content, that of its events and links, and the text of its error masked."""
     return span._replace(
         status_message=mask(span.status_message) if span.status_message else "",
         attributes=mask_content(mask, span.attributes),
         events=[
             event._replace(attributes=mask_content(mask, event.attributes)) for event in span.events
+        ],
+        links=[
+            link._replace(attributes=mask_content(mask, link.attributes)) for link in span.links
         ],
     )
 

@@ -13,7 +13,7 @@ import fallom
 from fallom import _runtime
 from fallom._core.known_masks import BY_NAME
 from fallom._core.parsing import MASK_NAMES
-from fallom._core.span import Event, SpanStatus
+from fallom._core.span import Event, Link, SpanStatus
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import flusher_pids, wait_for
 from tests.support.raw_server import RawServer, answer
@@ -36,6 +36,7 @@ def record(number: int = 1) -> None:
             "gen_ai.prompt": [text],
         },
         events=[Event(1, "exception", {"exception.message": text, "n": 1})],
+        links=[Link(b"t" * 16, b"s" * 8, "", {"input.value": text})],
         status=SpanStatus.ERROR,
         status_message=f"refused: {text}",
     )
