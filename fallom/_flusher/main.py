@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -31,6 +32,7 @@ __all__ = ["run_external", "run_spawned"]
 CANDIDATE_WAIT_S = 1.0  # for a leader that is about to leave
 HAND_OVER_WAIT_S = 30.0  # for a leader of a lower version, which finishes its batches
 ONCE_WAIT_S = 10.0
+DESCRIPTORS = 4096  # segments of all destinations and targets, and connections
 GARBAGE_THRESHOLD = 50_000  # objects; some batches' worth
 
 _logger = logging.getLogger("fallom")
@@ -62,6 +64,7 @@ def run_external(settings: Settings, once: bool) -> int:
         StateDirectoryError: The state directory cannot be used.
     """
     _log_to(logging.StreamHandler(sys.stderr), settings.debug)
+    _allow_descriptors()
     directory = find_state_directory(settings.state_dir, settings.namespace, os.environ)
     wait_s = ONCE_WAIT_S if once else float("inf")
     status = _lead(settings, directory, once=once, wait_s=wait_s, lingers=False)
@@ -131,6 +134,13 @@ def _won_within(
             return False
         free_orphaned(directory.root, page, time.monotonic_ns())
     return False
+
+
+def _allow_descriptors() -> None:
+    """Raise the soft limit, often 1,024, to what ``boot`` gives to a flusher that a worker started."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
 
 
 class CappedLog(logging.StreamHandler):  # type: ignore[type-arg]  # it takes none before 3.11

@@ -1,12 +1,18 @@
-"""The log of a flusher, which lives for as long as anything records."""
+"""How a flusher process begins: its log, and what it may open."""
 
 from __future__ import annotations
 
 import logging
+import resource
 from pathlib import Path
 
-from fallom._flusher.main import CappedLog
+import pytest
+
+from fallom._core.settings import Settings
+from fallom._flusher import main
+from fallom._flusher.main import DESCRIPTORS, CappedLog, run_external
 from fallom._flusher.spawn import LOG_BYTES_MAX
+from tests.support.processes import in_child
 
 
 def test_the_log_of_a_flusher_that_lives_long_is_begun_anew(tmp_path: Path) -> None:
@@ -29,3 +35,21 @@ def test_the_log_of_a_flusher_that_lives_long_is_begun_anew(tmp_path: Path) -> N
 def test_a_log_that_is_no_file_is_written_to_all_the_same(tmp_path: Path) -> None:
     with Path("/dev/null").open("a") as stream:
         CappedLog(stream).emit(logging.LogRecord("fallom", 30, "", 0, "line", None, None))
+
+
+@pytest.mark.parametrize("soft", [300, DESCRIPTORS + 1])
+def test_an_operators_flusher_may_open_as_many_files_as_one_that_a_worker_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: int
+) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard <= DESCRIPTORS:
+        pytest.skip(f"no process here may open more than {hard} files")
+    settings = Settings(state_dir=str(tmp_path / "state"))
+    allowed = lambda *_, **__: resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # noqa: E731
+    monkeypatch.setattr(main, "_lead", allowed)
+
+    def run() -> int:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return run_external(settings, once=True)
+
+    assert in_child(run) == max(soft, DESCRIPTORS)
