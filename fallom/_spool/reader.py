@@ -71,9 +71,7 @@ class SpoolReader:
         self._tails_max = tails_max
         self._sharing = sharing or Sharing()
         self._tails: dict[bytes, Tail] = {}
-        self._rested: dict[
-            bytes, tuple[int, int, int]
-        ] = {}  # closed to make room: turn, size, idle
+        self._rested: dict[bytes, tuple[int, Tail]] = {}  # closed to make room, and in which turn
         self._left_alone: set[bytes] = set()
         self._turn = 0
         self._turn_over = 0
@@ -197,11 +195,11 @@ class SpoolReader:
 
     @staticmethod
     def _owes_evidence(tail: Tail) -> bool:
-        tail.learn()
-        starts = list(tail.starts_of_the_dead.values())
+        owed = list(tail.starts_of_the_dead.values())
         if not tail.name.is_sealed:
-            starts += tail.starts.values()
-        return any(not is_running(start) for start in starts)
+            tail.learn()
+            owed += tail.starts.values()
+        return any(not is_running(start) for start in owed)
 
     def close(self) -> None:
         """Close all segments."""
@@ -235,8 +233,8 @@ class SpoolReader:
         tails.sort(key=lambda tail: tail.idle_since_ns)
         for tail in tails[: max(0, count)]:
             if tail.is_done:
-                self._rested[tail.name.id] = self._turn_over, tail.size, tail.idle_since_ns
-            self._tails.pop(tail.name.id).file.close()
+                self._rested[tail.name.id] = self._turn_over, tail
+            self._tails.pop(tail.name.id).rest()
         return min(len(tails), max(0, count))
 
     def _open(self, name: SegmentName) -> None:
@@ -252,9 +250,8 @@ class SpoolReader:
             self._on_error(f"segment {name.file_name()} cannot be opened now: {error}")
             return
         self._tails[name.id] = tail
-        _, size, idle_since_ns = self._rested.pop(name.id, (0, -1, 0))
-        if size == tail.size:
-            tail.idle_since_ns = idle_since_ns
+        if name.id in self._rested:
+            tail.resume(self._rested.pop(name.id)[1])
 
     def _tell_of_the_dead(self, tail: Tail) -> None:
         """Write what is owed before it is accepted that there was another writer: nobody learns it then."""

@@ -135,6 +135,21 @@ class Tail:
         self.starts_told: set[bytes] = set()  # what became evidence, however often it is read again
         self._on_damage = on_damage
 
+    def rest(self) -> None:
+        """Close the file until ``resume``, which of a sealed one needs nothing of its writer."""
+        self.file.close()
+        if self.name.is_sealed:
+            self._resource, self.starts = None, {}
+
+    def resume(self, rested: Tail) -> None:
+        """Know again what was known when it was closed, or all of it would have to be read for that."""
+        if self.accepted == rested.position:
+            self._resource, self.starts = rested._resource, rested.starts
+        if self.size == rested.size:
+            self.idle_since_ns, self.written_ns = rested.idle_since_ns, rested.written_ns
+        self.starts_of_the_dead = rested.starts_of_the_dead
+        self.starts_told, self._told_to = rested.starts_told, rested._told_to
+
     @property
     def is_done(self) -> bool:
         """Whether all that there was at the last look is accepted."""

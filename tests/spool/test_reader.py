@@ -506,6 +506,36 @@ def test_an_ownerless_segment_is_deleted_although_it_shares_its_turn_with_others
     assert segment_names(spool) == []
 
 
+def test_a_segment_that_shares_its_turn_with_others_is_read_once(
+    spool: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(spool, tails_max=4)
+    here = {"process.pid": os.getpid()}
+    segments = [Segment(spool, {**here, "number": number}) for number in range(8)]
+    for number, segment in enumerate(segments):
+        segment.add(["", f"call {number}"], kind=Kind.START).add(["", number])
+    found: list[Any] = []
+    for _ in range(4):
+        found += reading.take()
+    assert sorted(record[1] for record in found) == list(range(8))
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("it is read from its beginning again")
+
+    monkeypatch.setattr(tail_module, "frames_of", refuse)
+    for _ in range(4):
+        assert reading.take() == []
+        assert reading.reader.is_drained()
+    segments[0].add(["", "more"])
+    pieces: list[Any] = []
+    for _ in range(4):
+        pieces += reading.pieces()
+    [item] = pieces[0].items
+    assert (item.record, item.resource["number"]) == (["", "more"], 0)
+    assert list(pieces[0].tail.starts) == ["call 0"]
+    reading.reader.close()
+
+
 # Counting.
 
 
