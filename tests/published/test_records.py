@@ -1,4 +1,4 @@
-"""What programs against 0.2.7 do with its records and classes: compare, change, copy, pickle, derive."""
+"""What programs against 0.2.7 do with its records and sessions: compare, change, copy, pickle, derive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from fallom import FallomSession, trace
 from fallom.prompts import PromptResult
-from fallom.testing import capture
 
 TIMES = ("2026-01-02T03:04:05+00:00", "2026-01-02T03:04:06+00:00")
 # With the field that is changed.
@@ -42,19 +41,3 @@ def test_a_derived_session_is_one() -> None:
 
     session = Conversation("agent", "s-1", "customer-1")
     assert session.get_context() == trace.SessionContext("agent", "s-1", "customer-1")
-
-
-def test_a_derived_handler_for_langchain_records() -> None:
-    pytest.importorskip("langchain_core")
-    from langchain_core.runnables import RunnableLambda
-
-    class Handler(trace.FallomCallbackHandler):
-        def on_chain_end(self, *args: Any, **kwargs: Any) -> Any:
-            ended.append(args)
-            return super().on_chain_end(*args, **kwargs)
-
-    ended: list[Any] = []
-    with capture() as captured:
-        RunnableLambda(str).invoke("x", config={"callbacks": [Handler("agent", "s-1")]})
-    assert captured.span().session_id == "s-1"
-    assert len(ended) == 1
