@@ -35,8 +35,9 @@ class PromptTag(NamedTuple):
 TagFields: TypeAlias = "tuple[str, int | None, str | None, int | None]"
 
 CURRENT_SESSION: ContextVar[SessionContext | None] = ContextVar("fallom_session", default=None)
-_OUTER_SESSIONS: ContextVar[tuple[SessionContext | None, ...]] = ContextVar(
-    "fallom_outer_sessions", default=()
+# The sessions that were entered here and not left, each with what was current before it.
+_ENTERED: ContextVar[tuple[tuple[SessionContext, SessionContext | None], ...]] = ContextVar(
+    "fallom_entered_sessions", default=()
 )
 # In a list, because tasks and threads that are started with a copy of the context share it: whichever
 # of them makes the next call takes the tag for all.
@@ -44,7 +45,7 @@ CURRENT_PROMPT: ContextVar[list[PromptTag | TagFields] | None] = ContextVar(
     "fallom_prompt", default=None
 )
 
-_OF_A_REQUEST: tuple[ContextVar[Any], ...] = (CURRENT_SESSION, _OUTER_SESSIONS, CURRENT_PROMPT)
+_OF_A_REQUEST: tuple[ContextVar[Any], ...] = (CURRENT_SESSION, _ENTERED, CURRENT_PROMPT)
 
 
 class RequestContext:
@@ -77,16 +78,22 @@ def enter_session(session: SessionContext) -> None:
     What was before is kept in the context itself: one session object may be entered by any number of
     tasks and threads at once, and a token of one context cannot be used in another.
     """
-    _OUTER_SESSIONS.set((*_OUTER_SESSIONS.get(), CURRENT_SESSION.get()))
+    _ENTERED.set((*_ENTERED.get(), (session, CURRENT_SESSION.get())))
     CURRENT_SESSION.set(session)
 
 
-def leave_session() -> None:
-    """Make the session that was before the current one again."""
-    outer = _OUTER_SESSIONS.get()
-    if outer:  # else it was entered in another context, whose session this one never had
-        _OUTER_SESSIONS.set(outer[:-1])
-        CURRENT_SESSION.set(outer[-1])
+def leave_session(session: SessionContext) -> None:
+    """Make what was current before a session so again; nothing where it was not entered.
+
+    A generator that holds a session is closed wherever the collector runs, within another session, too.
+    Sessions that were entered within this one and never left are left with it.
+    """
+    entered = _ENTERED.get()
+    for number in reversed(range(len(entered))):
+        if entered[number][0] is session:
+            _ENTERED.set(entered[:number])
+            CURRENT_SESSION.set(entered[number][1])
+            return
 
 
 def take_prompt_tag() -> PromptTag | None:

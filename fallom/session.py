@@ -180,7 +180,7 @@ class FallomSession:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        leave_session()
+        leave_session(self._context)
 
     async def __aenter__(self) -> FallomSession:
         return self.__enter__()

@@ -43,6 +43,42 @@ def session_id() -> str | None:
     return None if session is None else session["session_id"]
 
 
+# Sessions.
+
+
+def test_a_session_whose_generator_the_collector_closes_elsewhere_changes_nothing_there() -> None:
+    def streamed() -> Iterator[int]:
+        with fallom.session("app", "s-other"):
+            yield 1
+
+    def begin() -> None:
+        stream = streamed()
+        next(stream)
+        held.append(stream)
+
+    held: list[Iterator[int]] = []
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    with fallom.session("app", "s-1"):
+        held.clear()
+        assert session_id() == "s-1"
+        with fallom.session("app", "s-2"):
+            assert session_id() == "s-2"
+        assert session_id() == "s-1"
+    assert session_id() is None
+
+
+def test_a_session_that_was_entered_within_another_and_never_left_ends_with_it() -> None:
+    forgotten, session = fallom.session("app", "s-forgotten"), fallom.session("app", "s-1")
+    with session, session:
+        forgotten.__enter__()
+        assert session_id() == "s-forgotten"
+    assert session_id() is None
+    forgotten.__exit__(None, None, None)
+    assert session_id() is None
+
+
 # Headers.
 
 
