@@ -27,7 +27,7 @@ from fallom._host.directory import StateDirectory, find_state_directory
 from fallom._host.versions import pack_version
 from fallom._version import __version__
 
-__all__ = ["run_external", "run_spawned"]
+__all__ = ["allow_descriptors", "run_external", "run_spawned"]
 
 CANDIDATE_WAIT_S = 1.0  # for a leader that is about to leave
 HAND_OVER_WAIT_S = 30.0  # for a leader of a lower version, which finishes its batches
@@ -64,7 +64,7 @@ def run_external(settings: Settings, once: bool) -> int:
         StateDirectoryError: The state directory cannot be used.
     """
     _log_to(logging.StreamHandler(sys.stderr), settings.debug)
-    _allow_descriptors()
+    allow_descriptors()
     directory = find_state_directory(settings.state_dir, settings.namespace, os.environ)
     wait_s = ONCE_WAIT_S if once else float("inf")
     status = _lead(settings, directory, once=once, wait_s=wait_s, lingers=False)
@@ -136,7 +136,7 @@ def _won_within(
     return False
 
 
-def _allow_descriptors() -> None:
+def allow_descriptors() -> None:
     """Raise the soft limit, often 1,024, to what ``boot`` gives to a flusher that a worker started."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):

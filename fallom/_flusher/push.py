@@ -16,6 +16,7 @@ from typing import Final
 from fallom._core.errors import ConfigurationError
 from fallom._core.settings import Settings
 from fallom._flusher.election import Election, free_orphaned
+from fallom._flusher.main import allow_descriptors
 from fallom._flusher.targets import hashes_of, target_hashes
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
@@ -71,6 +72,7 @@ def push(settings: Settings, directory: StateDirectory, stop: threading.Event) -
         ConfigurationError: A file there cannot be used.
         OSError: The disk refuses.
     """
+    allow_descriptors()  # of a backlog many segments are open at once
     page = ControlPage.open(directory.root)
     election = Election(directory.path)
     if not election.win(0.0):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import resource
+import threading
 from pathlib import Path
 
 import pytest
 
 from fallom._core.settings import Settings
-from fallom._flusher import main
+from fallom._flusher import loop, main
+from fallom._flusher.loop import Flusher
 from fallom._flusher.main import DESCRIPTORS, CappedLog, run_external
+from fallom._flusher.push import push
 from fallom._flusher.spawn import LOG_BYTES_MAX
+from fallom._host.directory import StateDirectory
 from tests.support.processes import in_child
 
 
@@ -53,3 +57,29 @@ def test_an_operators_flusher_may_open_as_many_files_as_one_that_a_worker_starte
         return run_external(settings, once=True)
 
     assert in_child(run) == max(soft, DESCRIPTORS)
+
+
+def test_a_push_may_open_as_many_files_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard <= DESCRIPTORS:
+        pytest.skip(f"no process here may open more than {hard} files")
+    (tmp_path / "state").mkdir(mode=0o700)
+    settings = Settings()
+    found: list[int] = []
+
+    class Looking(Flusher):
+        def run(self, once: bool, lingers: bool) -> int:
+            found.append(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            return 0
+
+    monkeypatch.setattr(loop, "Flusher", Looking)
+
+    def run() -> list[int]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+        directory = StateDirectory(str(tmp_path / "state"), settings.namespace)
+        push(settings, directory, threading.Event())
+        return found
+
+    assert in_child(run) == [DESCRIPTORS]
