@@ -200,12 +200,15 @@ def _user_state(environ: Mapping[str, str], euid: int) -> Iterator[str]:
     """Give the user's state directory, unless HOME is missing, relative, or somebody else's.
 
     Under sudo, or when a server drops its user, HOME is often that of another user; and a user
-    without a passwd entry has none.
+    without a passwd entry has none. What XDG_STATE_HOME names is made if it is missing: as soon as
+    somebody else made it, we would keep our state at two places, and deliver from one.
     """
     named = environ.get("XDG_STATE_HOME")
-    home = named or os.path.expanduser("~")
+    home = there = named or os.path.expanduser("~")
+    while named and os.path.isabs(there) and not os.path.lexists(there):
+        there = os.path.dirname(there)
     try:
-        is_ours = os.path.isabs(home) and os.stat(home).st_uid == euid
+        is_ours = os.path.isabs(home) and os.stat(there).st_uid == euid
     except OSError:
         is_ours = False
     if is_ours and sys.platform == "darwin":

@@ -52,13 +52,15 @@ def defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the place is another on other systems")
 @pytest.mark.parametrize("named", [None, "own/state", "own/state/"])
+@pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.usefixtures("defaults")
 def test_the_users_state_directory_is_that_of_the_xdg_specification(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, is_there: bool
 ) -> None:
     environ = {}
     if named is not None:
-        (tmp_path / named).mkdir(parents=True)
+        if is_there:
+            (tmp_path / named).mkdir(parents=True)
         environ["XDG_STATE_HOME"] = str(tmp_path / named)
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / named))
     found = find(None, environ)
