@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fallom._context import CURRENT_PROMPT, CURRENT_SESSION
-from fallom._core.settings import Settings
+from fallom._core.settings import PARAMETERS, Settings
 from fallom._diversion import diverted
 from fallom._host.place import Place
 from fallom._runtime import current
@@ -177,13 +177,14 @@ def capture(
         What was recorded so far; after the block too.
 
     Raises:
-        ConfigurationError: A model or prompt cannot be served; the message says how to mend it.
+        ConfigurationError: A model or prompt cannot be served, or a setting not used; the message says
+            how to mend it.
 
     Blocks:
         For the time to make a directory and a small database, some 10 ms.
     """
     said = {"capture_content": capture_content, "sample_rate": sample_rate}
-    changes = {name: value for name, value in said.items() if value is not None}
+    changes = {n: PARAMETERS[n][2](n, v) for n, v in said.items() if v is not None}
     pid = os.getpid()
     directory = tempfile.mkdtemp(prefix="fallom-capture-")
     session, prompt = CURRENT_SESSION.get(), CURRENT_PROMPT.get()

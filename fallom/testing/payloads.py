@@ -41,8 +41,8 @@ def _shared(key: str, said: Any, of: str) -> dict[str, Any]:
     """Give a config or a test: a name for all sessions, names with weights, or as the server lists it."""
     if isinstance(said, Mapping) and "variants" in said:
         return {"version": 1, **said, "key": key}
-    shares = said if isinstance(said, Mapping) else {said: 100}
-    variants = [{of: name, "weight": weight} for name, weight in shares.items()]
+    shares = said.items() if isinstance(said, Mapping) else [(said, 100)]
+    variants = [{of: name, "weight": weight} for name, weight in shares]
     return {"key": key, "version": 1, "variants": variants}
 
 

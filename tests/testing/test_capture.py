@@ -151,9 +151,12 @@ def test_published_later_is_seen_by_the_next_call(captured: Capture) -> None:
         ({"models": {"agent": {"gpt-4o": -1}}}, "weight"),
         ({"prompts": {"hello": 3}}, "user_template"),
         ({"ab_tests": {"test": {"hello": "much"}}}, "weight"),
+        ({"models": {"agent": ["gpt-4o"]}}, "model is a list"),
+        ({"sample_rate": "tenth"}, "sample_rate is 'tenth'"),
+        ({"capture_content": "never"}, "expected true or false"),
     ],
 )
-def test_what_cannot_be_served_is_refused(arguments: Any, what: str) -> None:
+def test_what_cannot_be_served_or_used_is_refused(arguments: Any, what: str) -> None:
     with pytest.raises(ConfigurationError, match=what), capture(**arguments):
         pass
 
