@@ -70,11 +70,12 @@ def bootstrap_of(history: History) -> dict[str, Any]:
             if item.current is None:
                 continue  # only pins are known of it: whoever pins asks for them again
             others = sorted(version for version in item.versions if version != item.current)
-            for version in (*others, item.current):
-                assert manifest is not None
-                data = history.data(manifest, kind, key, version)
-                if data is not None:
-                    items.append(item_of(data))
+            assert manifest is not None
+            *older, current = (
+                history.data(manifest, kind, key, version) for version in (*others, item.current)
+            )
+            if current is not None:  # lost: without it an older one would be taken for it
+                items += [item_of(data) for data in (*older, current) if data is not None]
     return payload
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,23 @@ def test_an_entry_becomes_the_item_that_it_came_from(kind: Kind, item: dict[str,
     (entry,) = read_listing(kind, {name: [item]}).entries
     (again,) = read_listing(kind, {name: [item_of(entry.data)]}).entries
     assert again == entry
+
+
+def test_an_older_version_is_not_taken_for_a_current_one_that_is_lost(
+    publisher: Publisher, directory: Path
+) -> None:
+    publisher.publish([configs(config("a", 1), config("b", 1))])
+    publisher.publish([configs(config("a", 2), config("b", 2))])
+    for key, version, left in (
+        ("b", 1, [("a", 1), ("a", 2), ("b", 2)]),
+        ("a", 2, [("b", 2)]),
+    ):
+        lost = publisher.manifest().find(Kind.CONFIG, key, version)
+        with contextlib.closing(sqlite3.connect(directory / "cache.db")) as database, database:
+            database.execute("DELETE FROM Cache WHERE key = ?", (f"e:{lost}",))
+        with opened_history(directory) as history:
+            found = bootstrap_of(history)["configs"]
+        assert [(item["key"], item["version"]) for item in found] == left
 
 
 def test_what_was_exported_serves_where_nothing_was_published(
