@@ -154,7 +154,7 @@ class SpoolReader:
         return tail.file.is_intact()
 
     def tidy(self, monotonic_ns: int, leaving: bool = False) -> int:
-        """Delete what every target accepted to its end and has no writer.
+        """Delete what every target accepted to its end and has no writer, and write what is owed.
 
         Args:
             monotonic_ns: Now.
@@ -163,8 +163,8 @@ class SpoolReader:
         Returns:
             How many writers live; 0 of a reader that does not keep the segments.
         """
+        self._write_down()
         if not self._sharing.is_keeper:
-            self._write_down()
             return 0
         writers = 0
         for tail in list(self._tails.values()):
@@ -293,7 +293,7 @@ class SpoolReader:
         return told > 0
 
     def _write_down(self) -> None:
-        """Try again what could not be written: whoever keeps the segments would wait for it for ever."""
+        """Try again what could not be written: others wait for it, and a later flusher sends it again."""
         for tail in self._tails.values():
             if not tail.is_as_written:
                 with contextlib.suppress(OSError), self._sharing.heads:

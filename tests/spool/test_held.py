@@ -212,6 +212,19 @@ def test_an_offset_that_could_not_be_written_is_written_later(
     assert shared.tidy() == []
 
 
+def test_an_offset_of_the_main_target_that_could_not_be_written_is_written_later(
+    shared: Shared, spool: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed(spool, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr("fallom._spool.tail.write_accepted", _refuse)
+        with pytest.raises(OSError, match="refused"):
+            shared.main.take()
+    assert len(shared.tidy()) == 1
+    assert shared.held.give_up_beyond(0, ()) == 1, "it counts as held for the others"
+    assert Reading(spool).take_all() == [], "a later flusher does not send it again"
+
+
 def _refuse(*_: Any) -> None:
     raise OSError(5, "refused")
 
