@@ -82,6 +82,21 @@ def test_no_view_is_wider_than_the_screen(busy: Any, open_page: Any, width: int)
         assert wide <= 0, (name, wide)
 
 
+def test_a_time_beside_a_long_word_is_not_broken(cloud: Any, open_page: Any) -> None:
+    trace = cloud.post_span(attributes={"fallom.session_id": "s"})
+    cloud.post_json("/spans", {"config_key": "c", "session_id": "s", "data": {"x": "W" * 300}})
+    cloud.page_with("/", trace)
+    cloud.page_with("/ui/session/s", "W" * 300)
+    page = open_page(f"{cloud.url}/ui/session/s", viewport={"width": 320, "height": 800})
+    lines = """cell => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return range.getClientRects().length;
+    }"""
+    assert page.locator("#live td", has_text=":").evaluate(lines) == 1
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
 def test_long_words_break_and_text_from_the_right_stays_so(cloud: Any, open_page: Any) -> None:
     arabic = "هل يمكنني تغيير عنوان التسليم؟"
     messages = [

@@ -60,7 +60,7 @@ def shown_count(count: float) -> str:
 
 def shown_number(number: float) -> str:
     """Give a metric of unknown meaning."""
-    return f"{number:.3g}" if abs(number) < 1000 else shown_count(number)
+    return shown_count(number) if 1000 <= abs(number) < 1e10 else f"{number:.3g}"
 
 
 def shown_share(share: float) -> str:

@@ -25,3 +25,8 @@ def test_an_axis_has_few_ticks_whatever_was_measured(samples: list[list[float]])
     assert plot.count('class="tick"') <= 12
     assert "nan" not in plot
     assert "inf" not in plot
+
+
+def test_a_number_is_short_however_large_it_is() -> None:
+    shown = [shown_number(number) for number in (0.7, 1234, -2_000_000, 123456789012345678)]
+    assert shown == ["0.7", "1,234", "-2,000,000", "1.23e+17"]

@@ -93,7 +93,7 @@
     isBusy = true;
     isStale = false;
     try {
-      const answer = await fetch(location.href, { headers: { "x-fallom-live": "1" }, cache: "no-store" });
+      const answer = await fetch(location.href, { cache: "no-store" });
       const text = await answer.text();
       const there = new DOMParser().parseFromString(text, "text/html").getElementById("live");
       if (there && !isPaused) {
