@@ -299,7 +299,11 @@ def _no_policy(missing: object) -> ConfigurationError:
 
 def _not_found(runtime: Runtime, what: str, key: str, version: int | None) -> NotFoundError:
     named = f"{what} {key!r}" + (f" version {version}" if version is not None else "")
-    why = "nothing was ever fetched on this host" if runtime.snapshot.is_empty() else "no such key"
+    why = "no such key"
+    if runtime.snapshot.is_empty():
+        why = "nothing was ever fetched on this host"
+    elif version is not None and runtime.snapshot.prompt(key) is not None:
+        why = "no such version"
     return NotFoundError(
         f"{named} is not known ({why}). Check the key in the dashboard and fallom.status(), or give "
         "fallback= so that the application goes on without it.",

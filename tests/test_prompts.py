@@ -90,9 +90,11 @@ def test_fallback_of_a_test_counts_for_no_variant() -> None:
 
 @pytest.mark.usefixtures("served")
 def test_without_a_fallback_nothing_changed() -> None:
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match=r"'nothing' is not known \(no such key"):
         prompts.get("nothing")
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match=r"'hello' version 99 is not known \(no such version"):
+        prompts.get("hello", version=99)
+    with pytest.raises(NotFoundError, match=r"'nothing' is not known \(no such key"):
         prompts.get_ab("nothing", "s")
     with pytest.raises(NotFoundError, match="'gone'"):
         prompts.get_ab("broken", "s")
