@@ -175,7 +175,7 @@ def tool_of_run(
 
 
 def documents_of(documents: Any) -> str:
-    """Give retrieved documents as JSON: id, score, text."""
+    """Give retrieved documents as JSON: text, id, metadata."""
     found = []
     for document in items(documents)[:_DOCUMENTS_MAX]:
         room = Room()
