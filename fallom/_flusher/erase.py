@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fallom._flusher.dead_reading import damaged_of, letters_of, remove_letters
 from fallom._host.control import ControlPage, Drop
 from fallom._host.directory import StateDirectory
-from fallom._host.files import File, open_file
+from fallom._host.files import File, entries_of, open_file
 from fallom._spool.erasing import Erasure, Person, erase_from_spool, person_of
 from fallom._spool.segment import Destination
 
@@ -30,7 +30,7 @@ class Removed:
     Attributes:
         spool: From the spool.
         dead_letters: What a server had refused.
-        damaged_files: Of ``dead/``, which hold bytes that are no record and had the id in them.
+        damaged_files: Of ``dead/``, with bytes that are no letter and had the id in them.
         failed: What could not be looked at, in sentences.
     """
 
@@ -81,7 +81,8 @@ def erase(
 def _erase_dead(dead: File, person: Person, is_dry: bool) -> tuple[int, int]:
     """Remove letters, and files of damaged bytes; give how many of both."""
     ids = {each.id for each in letters_of(dead) if person.owns(each.kind, each.payload)}
-    damaged = [name for name in damaged_of(dead) if _mentions(dead, name, person)]
+    files = [*damaged_of(dead), *_asides_of(dead)]
+    damaged = [name for name in files if _mentions(dead, name, person)]
     if is_dry:
         return len(ids), len(damaged)
     for name in damaged:
@@ -92,8 +93,15 @@ def _erase_dead(dead: File, person: Person, is_dry: bool) -> tuple[int, int]:
     return gone, len(damaged)
 
 
+def _asides_of(dead: File) -> list[str]:
+    """List what a rewriting or a replay left that was killed; one under way fails as a whole without it."""
+    with entries_of(dead) as entries:
+        names = [entry.name for entry in entries]
+    return [name for name in names if ".dead." in name and name.endswith(".tmp")]
+
+
 def _mentions(dead: File, name: str, person: Person) -> bool:
-    """Tell whether the id of a person occurs in a file of at most 1 MiB."""
+    """Tell whether the id of a person occurs in a file."""
     try:
         file = open_file(dead, name, os.O_RDONLY)
     except FileNotFoundError:

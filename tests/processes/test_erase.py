@@ -111,6 +111,20 @@ def test_dead_letters_and_exposures_of_a_person_go_as_well(
     assert library.flush(30) == 0
 
 
+def test_what_a_replay_that_was_killed_left_beside_the_letters_goes_as_well(
+    cloud: LocalCloud, state_dir: Path
+) -> None:
+    library.init(flusher="external")
+    trace.span({"text": "x"}, config_key="app", session_id="bob")
+    [dead] = state_dir.glob("v1/*/dead")
+    for who in ("ada", "bob"):
+        (dead / f"17-{'0' * 32}.dead.{who}.tmp").write_text(f"a letter of {who}")
+    assert erased("--session", "ada", "--dry-run")["damaged"] == 1
+    assert erased("--session", "ada")["damaged"] == 1
+    assert on_disk(state_dir, "letter of ada") == []
+    assert on_disk(state_dir, "letter of bob")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--session", "a", "--customer", "b")])
 def test_it_asks_for_one_person(cloud: LocalCloud, arguments: tuple[str, ...]) -> None:
     done = fallom("spool", "erase", *arguments)
