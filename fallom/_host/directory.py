@@ -27,7 +27,6 @@ __all__ = [
     "StateDirectory",
     "filesystem_of",
     "find_state_directory",
-    "is_network_filesystem",
     "namespaces_of",
     "state_bases",
 ]
@@ -160,11 +159,6 @@ def namespaces_of(base: str) -> list[str]:
     return sorted(name for name in names if _NAMESPACE.fullmatch(name))
 
 
-def is_network_filesystem(filesystem: str) -> bool:
-    """Tell whether a type of file system keeps its files on another machine."""
-    return filesystem in _NETWORK_FILESYSTEMS
-
-
 def _open(base: str, namespace: str, follow: bool) -> StateDirectory:
     """Open the one below ``base``; a link in its place is only followed if the user named it."""
     _refuse_network(base)
@@ -174,7 +168,7 @@ def _open(base: str, namespace: str, follow: bool) -> StateDirectory:
 
 def _refuse_network(base: str) -> None:
     filesystem = filesystem_of(base)
-    if is_network_filesystem(filesystem):
+    if filesystem in _NETWORK_FILESYSTEMS:
         raise StateDirectoryError(
             f"state directory {base!r} is on a network file system ({filesystem}), where locks and "
             "shared maps cannot be relied on; name a directory on a local disk by state_dir= or "

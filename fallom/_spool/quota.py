@@ -27,7 +27,6 @@ __all__ = [
     "drop_oldest",
     "pressure_of",
     "segment_bytes_max",
-    "spool_bytes",
     "usage_of",
 ]
 
@@ -98,11 +97,6 @@ def usage_of(spool: File) -> Usage:
                 continue  # deleted since it was listed
             segments += 1
     return Usage(total, segments)
-
-
-def spool_bytes(spool: File) -> int:
-    """Give the bytes that the spool has allocated on its disk."""
-    return usage_of(spool).bytes
 
 
 def segment_bytes_max(wanted: int, bytes_max: int) -> int:

@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fallom._host.files import File, open_directory, open_file
 from fallom._spool import segment
 from fallom._spool.frame import Kind, encode_frame, pack
-from fallom._spool.quota import drop_oldest, spool_bytes
+from fallom._spool.quota import drop_oldest, usage_of
 from fallom._spool.reader import Piece, SpoolReader
 from fallom._spool.segment import (
     HEAD_BYTES,
@@ -188,7 +188,7 @@ class Spool(RuleBasedStateMachine):
     def reach_the_quota(self, share: float) -> None:
         self.age()
         before = self.sizes()
-        used = spool_bytes(self.spool)
+        used = usage_of(self.spool).bytes
         in_flight = {piece.tail.name.id for pieces in self.pending for piece in pieces}
         _, lost = drop_oldest(self.spool, used, int(used * share), TARGETS, in_flight)
         deleted = before.keys() - self.sizes().keys()

@@ -22,7 +22,6 @@ from fallom._spool.quota import (
     drop_oldest,
     pressure_of,
     segment_bytes_max,
-    spool_bytes,
     usage_of,
 )
 from fallom._spool.segment import Destination, SegmentName, segment_names
@@ -60,7 +59,7 @@ def test_usage_is_what_the_disk_has_allocated(spool: File, spool_path: Path) -> 
     usage = usage_of(spool)
     assert usage.segments == 2
     allocated = sum(path.stat().st_blocks * 512 for path in spool_path.iterdir())
-    assert usage.bytes == spool_bytes(spool) == allocated
+    assert usage.bytes == allocated
     assert usage.bytes < 1 << 20
 
 
@@ -87,7 +86,7 @@ def test_a_quota_holds_a_number_of_segments(wanted: int, bytes_max: int) -> None
 
 
 def test_below_the_limit_nothing_goes(spool: File, aged: list[SegmentName]) -> None:
-    used = spool_bytes(spool)
+    used = usage_of(spool).bytes
     assert drop_oldest(spool, used, used * 2, TARGETS) == (used, 0)
     assert left(spool) == ids(aged)
 
@@ -95,19 +94,19 @@ def test_below_the_limit_nothing_goes(spool: File, aged: list[SegmentName]) -> N
 def test_the_oldest_go_until_there_is_relief_and_are_counted_by_record(
     spool: File, aged: list[SegmentName]
 ) -> None:
-    used = spool_bytes(spool)
+    used = usage_of(spool).bytes
     each = used // 5
     limit = int(each * 3.5)
     after, lost = drop_oldest(spool, used, limit, TARGETS)
     assert left(spool) == ids(aged[2:])
     assert lost == 4
-    assert after == spool_bytes(spool) <= limit * RELIEF
+    assert after == usage_of(spool).bytes <= limit * RELIEF
 
 
 def test_what_was_accepted_is_not_lost(spool: File, aged: list[SegmentName]) -> None:
     Reading(spool).take_all()
     Segment(spool, {}).add("new").leave()
-    _, lost = drop_oldest(spool, spool_bytes(spool), 0, TARGETS)
+    _, lost = drop_oldest(spool, usage_of(spool).bytes, 0, TARGETS)
     assert lost == 1
     assert left(spool) == set()
 
@@ -120,10 +119,10 @@ def test_headers_and_damage_are_no_records(spool: File) -> None:
 def test_what_has_a_writer_stays(spool: File, spool_path: Path, aged: list[SegmentName]) -> None:
     live = Segment(spool, {}).add(BODY)
     os.utime(spool_path / live.name.file_name(), ns=(0, 1))
-    drop_oldest(spool, spool_bytes(spool), 0, TARGETS)
+    drop_oldest(spool, usage_of(spool).bytes, 0, TARGETS)
     assert left(spool) == {live.name.id}
     live.leave()
-    drop_oldest(spool, spool_bytes(spool), 0, TARGETS)
+    drop_oldest(spool, usage_of(spool).bytes, 0, TARGETS)
     assert left(spool) == set()
 
 
@@ -132,19 +131,19 @@ def test_a_lock_that_a_forked_child_inherited_keeps_no_sealed_segment(spool: Fil
     inherited = [os.dup(segment.file.fd) for segment in (sealed, live)]
     sealed.seal()
     live.leave()
-    assert drop_oldest(spool, spool_bytes(spool), 0, TARGETS)[1] == 1
+    assert drop_oldest(spool, usage_of(spool).bytes, 0, TARGETS)[1] == 1
     assert left(spool) == {live.name.id}, "that one may have a writer"
     for fd in inherited:
         os.close(fd)
 
 
 def test_what_is_being_sent_stays(spool: File, aged: list[SegmentName]) -> None:
-    drop_oldest(spool, spool_bytes(spool), 0, TARGETS, in_flight={aged[0].id, aged[3].id})
+    drop_oldest(spool, usage_of(spool).bytes, 0, TARGETS, in_flight={aged[0].id, aged[3].id})
     assert left(spool) == {aged[0].id, aged[3].id}
 
 
 def test_too_many_segments_go_oldest_first(spool: File, aged: list[SegmentName]) -> None:
-    used = spool_bytes(spool)
+    used = usage_of(spool).bytes
     _, lost = drop_oldest(spool, used, used * 100, TARGETS, surplus=2)
     assert (left(spool), lost) == (ids(aged[2:]), 4)
 
