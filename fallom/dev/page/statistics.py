@@ -158,16 +158,18 @@ def _p_value(pairs: Sequence[tuple[int, float]], total: int) -> tuple[float | No
     if len(pairs) < 2:
         return None, ""
     if len(pairs) == 2 and total <= _EXACT_MAX:
-        return _binomial_p(pairs[0][0], total, pairs[0][1]), "exact binomial test"
+        return _binomial_p(pairs[0], pairs[1]), "exact binomial test"
     if any(share * total < _EXPECTED_MIN for _, share in pairs):
         return None, f"fewer than {_EXPECTED_MIN:.0f} expected in a variant: no chi-square test"
     statistic = sum((count - share * total) ** 2 / (share * total) for count, share in pairs)
     return chi_square_p(statistic, len(pairs) - 1), "chi-square test"
 
 
-def _binomial_p(hits: int, trials: int, share: float) -> float:
+def _binomial_p(one: tuple[int, float], other: tuple[int, float]) -> float:
     """Give the two-sided p: the chance of all results that are no likelier than this one."""
-    log_share, log_rest = math.log(share), math.log1p(-share)
+    (hits, share), (misses, rest) = one, other
+    trials = hits + misses
+    log_share, log_rest = math.log(share), math.log(rest)  # of 1 - share, 0 may be left
     whole = math.lgamma(trials + 1)
 
     def log_chance(k: int) -> float:

@@ -69,6 +69,11 @@ def test_the_exact_test_is_that_of_the_binomial_distribution() -> None:
     assert share_mismatch([15, 5], [30, 70]).p_value == pytest.approx(4.294e-05, rel=2e-3)
 
 
+def test_a_weight_that_is_nearly_nothing_is_counted_with() -> None:
+    assert share_mismatch([5, 0], [100, 1e-17]).p_value == pytest.approx(1)
+    assert share_mismatch([5, 1], [100, 1e-17]).is_alarm
+
+
 def test_shares_that_cannot_be_chance_raise_the_alarm() -> None:
     assert share_mismatch([600, 400], [50, 50]).is_alarm
     assert share_mismatch([500, 330, 170], [50, 25, 25]).is_alarm
