@@ -178,6 +178,20 @@ def test_request_without_what_is_needed_is_an_error_of_the_api(cloud: Any, body:
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
+ODD_SCHEMAS = (
+    {"type": 5},
+    {"type": "array", "minItems": 1},
+    {"anyOf": {"a": 1}},
+    {"enum": {"a": 1}},
+    {"properties": [1]},
+    {"$defs": [1], "$ref": "#/$defs/a"},
+)
+
+
+def _form(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"schema": schema}}
+
+
 def test_absurd_requests_are_answered_and_do_not_break_the_server(cloud: Any) -> None:
     for odd in (
         {"messages": [None, 5, "x", {"role": "user", "content": 7}]},
@@ -185,11 +199,8 @@ def test_absurd_requests_are_answered_and_do_not_break_the_server(cloud: Any) ->
         {"messages": [{}], "tools": {}, "tool_choice": "required", "response_format": 5},
         {"messages": [{}], "tools": [None, {"function": None}], "tool_choice": {"function": None}},
         {"messages": [{}], "response_format": {"type": "json_schema", "json_schema": 5}},
-        {
-            "messages": [{}],
-            "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 5}}},
-        },
         {"messages": [{}], "stream": True, "stream_options": 5},
+        *({"messages": [{}], "response_format": _form(schema)} for schema in ODD_SCHEMAS),
     ):
         answer = cloud.post_json("/v1/chat/completions", {"model": "echo", **odd})
         assert answer.status == 200, (odd, answer)

@@ -182,7 +182,8 @@ def _demanded_schema(request: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _example(schema: dict[str, Any]) -> Any:
     """Give a small value that fits a schema, as far as strict schemas go."""
-    definitions = schema.get("$defs") or {}
+    definitions = schema.get("$defs")
+    definitions = definitions if isinstance(definitions, Mapping) else {}
 
     def build(part: Any, depth: int) -> Any:  # noqa: PLR0911  a case a line
         if not isinstance(part, Mapping) or depth > _EXAMPLE_DEPTH_MAX:
@@ -190,19 +191,24 @@ def _example(schema: dict[str, Any]) -> Any:
         if "$ref" in part:
             return build(definitions.get(str(part["$ref"]).rpartition("/")[2]), depth + 1)
         for name in ("anyOf", "oneOf", "allOf"):
-            if part.get(name):
+            if _is_filled(part.get(name)):
                 return build(part[name][0], depth + 1)
         if "const" in part:
             return part["const"]
-        if part.get("enum"):
+        if _is_filled(part.get("enum")):
             return part["enum"][0]
         kind = part.get("type", "object")
         kind = kind[0] if isinstance(kind, list) and kind else kind
         if kind == "object":
-            properties = part.get("properties", {})
+            properties = part.get("properties")
+            properties = properties if isinstance(properties, Mapping) else {}
             return {name: build(value, depth + 1) for name, value in properties.items()}
         if kind == "array":
-            return [build(part["items"], depth + 1)] if part.get("minItems") else []
+            return [build(part.get("items"), depth + 1)] if part.get("minItems") else []
         return {"string": "echo", "integer": 1, "number": 1.5, "boolean": True}.get(str(kind))
 
     return build(schema, 0)
+
+
+def _is_filled(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
