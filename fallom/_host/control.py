@@ -3,9 +3,8 @@
 Written zeros (a hole would be SIGBUS on a full disk), made aside and linked into place: of any number
 of processes that make it at once one wins, and the others use the winner's. It is never replaced and
 never truncated by us. Workers map it read-only; every write is a ``pwrite``, because a store into a
-map can be SIGBUS. One writer a field: the flusher, but for the drop counters, which anyone adds to
-under an exclusive ``flock`` of the page (without it four writers lost 63 % of their increments), and
-for the successor, which that writes itself.
+map can be SIGBUS. One writer a field: the flusher (of the successor, that one), but for the drop counters,
+which anyone adds to under an exclusive ``flock`` (without it four writers lost 63 % of their increments).
 
 | offset | bytes | field | meaning, and what a wrong value costs |
 | --- | --- | --- | --- |
