@@ -247,7 +247,10 @@ def _async(inner: Any, tracing: Tracing, begin: _Begin, observe: _Observe) -> An
 
 
 def _generator(inner: Any, tracing: Tracing, begin: _Begin) -> Any:
-    """Relay a generator, by a generator: the request is sent, and the call begins, at first use."""
+    """Relay a generator, by a generator: the request is sent, and the call begins, at first use.
+
+    The call is active while the SDK's code runs, and an instrumentation's around it, not the caller's.
+    """
 
     @functools.wraps(inner)
     def traced(*args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -256,26 +259,51 @@ def _generator(inner: Any, tracing: Tracing, begin: _Begin) -> Any:
         if call is None:
             yield from chunks
             return
+        events = watch_iterator(chunks, call)
         try:
-            yield from watch_iterator(chunks, call)
+            while True:
+                entered = call.enter()
+                try:
+                    chunk = next(events)
+                except StopIteration:
+                    return
+                finally:
+                    call.leave(entered)
+                yield chunk
         finally:
-            call.ended()  # nothing, but when the caller closes it
-            chunks.close()
+            entered = call.enter()
+            try:
+                call.ended()  # nothing, but when the caller closes it
+                chunks.close()
+            finally:
+                call.leave(entered)
 
     traced.fallom_inner = inner  # type: ignore[attr-defined]
     return traced
 
 
 def _relay_async(chunks: Any, call: Call) -> AsyncIterator[Any]:
-    """Relay an asynchronous generator, by an asynchronous generator."""
+    """Relay an asynchronous generator, by an asynchronous generator; the call is active as above."""
 
     async def relayed() -> AsyncIterator[Any]:
+        events = watch_iterator(chunks, call)
         try:
-            async for chunk in watch_iterator(chunks, call):
+            while True:
+                entered = call.enter()
+                try:
+                    chunk = await events.__anext__()
+                except StopAsyncIteration:
+                    return
+                finally:
+                    call.leave(entered)
                 yield chunk
         finally:
-            call.ended()
-            await chunks.aclose()
+            entered = call.enter()
+            try:
+                call.ended()
+                await chunks.aclose()
+            finally:
+                call.leave(entered)
 
     return relayed()
 

@@ -6,13 +6,20 @@ import gc
 import inspect
 import json
 import warnings
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from fake_provider import Asked, Provider, Recording, Reply
+from opentelemetry import trace as otel
+from opentelemetry.sdk.trace import TracerProvider
 
+import fallom
+from fallom._active_span import active_span
 from fallom._core.span import SpanStatus
 from fallom.integrations.google_ai import wrap_google_ai
+from fallom.opentelemetry import FallomSpanProcessor
+from fallom.testing import capture
 
 genai = pytest.importorskip("google.genai")
 
@@ -295,3 +302,71 @@ def test_legacy_stream_and_chat_are_traced(legacy: Any, tracing: Recording) -> N
     del stream
     tracing.wait(3)
     assert tracing.spans[-1].attributes["gen_ai.response.finish_reasons"] == ["error"]
+
+
+@pytest.mark.parametrize("how", ["read", "closed", "left"])
+def test_a_stream_that_an_instrumentation_traces_too_gives_one_span(
+    how: str, bare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = instrumented()
+
+    def traced(inner: Any) -> Any:
+        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            with tracer.start_as_current_span("generate_content gemini-x"):
+                yield from inner(*args, **kwargs)
+
+        return stream
+
+    models = type(bare.models)
+    monkeypatch.setattr(models, "generate_content_stream", traced(models.generate_content_stream))
+    with capture() as captured:
+        client = fallom.session("app", "s-1").wrap_google_ai(bare)
+        stream = client.models.generate_content_stream(model="gemini-x", contents="Say hello")
+        next(stream)
+        assert not otel.get_current_span().get_span_context().is_valid  # nor in the caller's code
+        if how == "read":
+            list(stream)
+        elif how == "closed":
+            stream.close()
+        del stream
+        gc.collect()
+        assert active_span() is None
+        with tracer.start_as_current_span("another call"):
+            pass
+    mine, other = captured.spans
+    assert mine.attributes["gen_ai.provider.name"] == "gcp.gemini"
+    assert (other.name, other.parent_span_id) == ("another call", None)
+
+
+async def test_an_asynchronous_one_does_so_too(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = instrumented()
+
+    def traced(inner: Any) -> Any:
+        async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            async def chunks() -> AsyncIterator[Any]:
+                with tracer.start_as_current_span("generate_content gemini-x"):
+                    async for chunk in await inner(*args, **kwargs):
+                        yield chunk
+
+            return chunks()
+
+        return stream
+
+    models = type(bare.aio.models)
+    monkeypatch.setattr(models, "generate_content_stream", traced(models.generate_content_stream))
+    with capture() as captured:
+        client = fallom.session("app", "s-1").wrap_google_ai(bare)
+        stream = await client.aio.models.generate_content_stream(
+            model="gemini-x", contents="Say hello"
+        )
+        async for _ in stream:
+            assert not otel.get_current_span().get_span_context().is_valid
+        assert active_span() is None
+    assert captured.span().attributes["gen_ai.provider.name"] == "gcp.gemini"
+
+
+def instrumented() -> otel.Tracer:
+    """The tracer of an instrumentation of Google's client, which records into fallom."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(FallomSpanProcessor())
+    return provider.get_tracer("opentelemetry.instrumentation.google_genai")
