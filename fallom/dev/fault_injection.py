@@ -31,6 +31,7 @@ __all__ = ["REJECT_STATE", "TRANSPORT", "FaultInjection"]
 REJECT_STATE: Final = "fallom_reject_spans"  # request state: how many spans a fault has us refuse
 TRANSPORT: Final = "fallom.transport"  # scope extension: the connection's asyncio transport
 _CHUNK: Final = bytes(64 << 10)
+_WITHOUT_BODY: Final = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
 _LIE_BYTES: Final = 64  # how much more a cut answer promises than it has
 
 
@@ -95,7 +96,9 @@ class _Exchange:
 
     async def status(self, fault: Fault) -> None:
         text = f"an injected fault: {fault.status}"
-        if self._scope["path"] == "/v1/traces":
+        if fault.status in _WITHOUT_BODY:
+            response = Response(status_code=fault.status)
+        elif self._scope["path"] == "/v1/traces":
             response = Response(encode_status(text), fault.status, media_type=PROTOBUF)
         else:
             response = JsonAnswer({"error": text}, fault.status)

@@ -27,6 +27,19 @@ def test_status_is_answered_so_many_times_and_nothing_stored(
     assert received(cloud) == 1
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_that_has_no_body_is_answered_without_one(cloud: Any, status: int) -> None:
+    cloud.fault(f"{status},path=/configs")
+    connection = http.client.HTTPConnection("127.0.0.1", cloud.port, timeout=20)
+    with contextlib.closing(connection):
+        for _ in range(2):  # the second only if the first left the connection whole
+            connection.request("GET", "/configs")
+            sock = connection.sock
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (status, b"")
+            assert connection.sock is sock
+
+
 def test_fault_of_one_path_leaves_the_others_alone(cloud: Any, batch: Any) -> None:
     cloud.fault("503,path=/v1/traces")
     assert cloud.ask("GET", "/configs").status == 200
