@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,8 +25,9 @@ from fallom._flusher.window import BATCHES_MAX
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import end_flushers, flusher_pids, wait_for
 from tests.support.hosts import free_port
-from tests.support.raw_server import RawServer
+from tests.support.raw_server import RawServer, answer
 from tests.support.scripts import ROOT
+from tests.support.targets import span_numbers_of
 
 T = TypeVar("T")
 
@@ -97,6 +101,53 @@ def test_a_dead_target_holds_back_nobody_and_gets_all_when_it_is_back(
     wait_for(lambda: extra()["waiting_records"] == 0)
 
 
+def test_whatever_each_target_answers_it_holds_back_no_other_and_has_all_in_the_end(
+    cloud: LocalCloud, lab: LocalCloud, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    troubles = {
+        "limited": answer(429, b"", "Retry-After: 1"),
+        "large": answer(413),
+        "locked": answer(401),
+        "hanging": b"",
+    }
+    is_over = threading.Event()
+    taken: dict[str, list[int]] = {name: [] for name in troubles}
+    with contextlib.ExitStack() as servers:
+        for name, trouble in troubles.items():
+
+            def reply(
+                connection: socket.socket,
+                request: bytes,
+                name: str = name,
+                trouble: bytes = trouble,
+            ) -> None:
+                if is_over.is_set():
+                    taken[name] += span_numbers_of(request.partition(b"\r\n\r\n")[2])
+                    connection.sendall(answer(200))
+                elif trouble:
+                    connection.sendall(trouble)
+                else:
+                    is_over.wait()
+
+            server = servers.enter_context(closing(RawServer(reply)))
+            monkeypatch.setenv(f"FALLOM_TRACES_EXTRA_{name.upper()}_URL", server.url)
+        servers.callback(is_over.set)
+        fallom.init()
+        record(0, 200)
+        assert fallom.flush(30) == 0
+        wait_for(lambda: numbers(lab) == list(range(200)), what="all at a target without trouble")
+        states = {each["name"]: each for each in fallom.status()["targets"]}
+        for name in troubles:
+            assert (states[name]["waiting_records"], states[name]["dropped"]) == (200, {}), name
+        for pid in flusher_pids(state_dir):  # which would wait for minutes
+            os.kill(pid, signal.SIGKILL)
+        is_over.set()
+        for name in troubles:
+            all_came = _looking(lambda name=name: len(set(taken[name])) == 200)
+            wait_for(all_came, 60, what=f"all at {name}")
+    assert cloud.stats()["spans"]["received"] == 200
+
+
 def test_the_main_target_s_outage_holds_back_no_other(cloud: LocalCloud, lab: LocalCloud) -> None:
     cloud.fault("503,path=/v1/traces")
     fallom.init()
@@ -111,10 +162,10 @@ def test_the_main_target_s_outage_holds_back_no_other(cloud: LocalCloud, lab: Lo
 def test_each_target_is_told_its_own_credentials_and_nothing_of_others(
     cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(connection: Any, request: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    def take(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(answer(200))
 
-    with closing(RawServer(answer)) as other:
+    with closing(RawServer(take)) as other:
         monkeypatch.setenv("FALLOM_TRACES_EXTRA_LAB_URL", other.url)
         monkeypatch.setenv("FALLOM_TRACES_EXTRA_LAB_HEADERS", "X-Lab-Key=lab%20secret")
         monkeypatch.setenv("FALLOM_TRACES_HEADERS", "X-Main-Key=main-secret")
