@@ -247,8 +247,11 @@ class Publisher:
                 rows.manifest_keys(),
             )
             self._references.look(rows, self._manifests_kept - 1)
-        # A row may have been lost since the check.
-        self._commit(self._directory, manifest.having(stored.entries | given.keys()), given, stored)
+        there = stored.entries | given.keys()
+        lost = set(manifest.hashes()) - there  # since the check
+        if lost:
+            self._tell_lost(len(lost), "entries")
+        self._commit(self._directory, manifest.having(there), given, stored)
 
     def _build(self, manifest: Manifest, given: dict[str, bytes]) -> None:
         """Make a whole database aside, and rename it into place."""
@@ -279,6 +282,9 @@ class Publisher:
             references.learn(shard, shard_data)
         kept, kept_shards = references.entries(), references.shards()
         with opened(str(directory)) as cache, cache.transact():
+            for damaged in self._damaged:  # what is not written now does not count as there later
+                cache.delete(entry_key(damaged))
+                cache.delete(shard_key(damaged))
             for entry_hash in set(manifest.hashes()) - stored.entries:
                 cache.set(entry_key(entry_hash), given[entry_hash])
             for shard in made.keys() - stored.shards:

@@ -394,6 +394,20 @@ def test_a_database_that_broke_is_filled_again_although_the_server_has_nothing_n
     assert reader.ab_test("t") is not None
 
 
+def test_a_row_that_is_lost_is_fetched_again_although_the_server_has_nothing_new(
+    world: World,
+) -> None:
+    world.server.etags[CONFIGS] = '"1"'
+    world.sync.run_once(world.now_s)
+    lost = world.publisher.manifest().find(Kind.CONFIG, "a", None)
+    with contextlib.closing(sqlite3.connect(world.directory / "cache.db")) as database, database:
+        database.execute("DELETE FROM Cache WHERE key = ?", (f"e:{lost}",))
+    world.server.answers[PROMPTS] = {"prompts": [prompt("p", 2)]}
+    for _ in range(2):
+        world.sync.run_once(world.now_s)
+    assert world.reader().config("a") is not None
+
+
 def test_a_publish_that_failed_is_repeated_with_the_whole_answers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -344,7 +344,21 @@ def test_a_lost_row_is_not_named_by_the_next_manifest(
     _sql(f"DELETE FROM Cache WHERE key = 'e:{lost}'")(directory / "cache.db")
     page.publish(publisher, prompts(prompt("p")))
     assert publisher.manifest().find(Kind.CONFIG, "a", None) is None
+    assert publisher.rebuilds == 1  # so that it is asked for, although the server has nothing new
     assert page.reader(directory).config("b") is not None
+
+
+def test_a_damaged_entry_is_written_when_it_comes_although_others_came_before(
+    directory: Path, page: Page
+) -> None:
+    listing = configs(config("a"), config("b"))
+    page.publish(Publisher(directory), listing)
+    damaged = listing.entries[0].hash
+    _sql(f"UPDATE Cache SET value = x'00' WHERE key = 'e:{damaged}'")(directory / "cache.db")
+    publisher = Publisher(directory)
+    page.publish(publisher, prompts(prompt("p")))
+    page.publish(publisher, listing)
+    assert page.reader(directory).config("a") is not None
 
 
 def test_what_is_aside_is_bounded(directory: Path) -> None:
