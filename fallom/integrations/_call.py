@@ -251,7 +251,7 @@ class Call:
     def note(self, name: str, value: Any) -> None:
         """Put text on the span that only the response's envelope knows, such as the request id."""
         if isinstance(value, str) and value:
-            self._attributes[name] = clean(value)[:256]
+            self._attributes[name] = (value if value.isascii() else clean(value))[:256]
 
     def __del__(self) -> None:
         # A stream that was dropped without being closed, or read to its end, ends here.

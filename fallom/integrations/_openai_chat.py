@@ -131,8 +131,7 @@ class ChatReader:
     def _take_plain(self, completion: Any) -> bool:
         """Take a completion of one message of text alone, as most are; say no to any other.
 
-        It comes to what ``_take`` does, which looks for all that there may be and takes three times as
-        long.
+        It comes to what ``_take`` does, which looks for all that there may be and takes twice as long.
         """
         try:
             known = completion.__dict__
@@ -147,6 +146,7 @@ class ChatReader:
                 and 0 < len(text) <= MESSAGE_CHARACTERS_MAX
                 and said["role"] == "assistant"
                 and reason
+                and f"{identity}{model}{reason}".isascii()  # nothing to be cleaned
                 and chosen["index"] == 0
                 and not (message.__pydantic_extra__ or _is_more_said(said.get))
             )
@@ -155,8 +155,8 @@ class ChatReader:
         if not is_plain:
             return False
         answer = self._answer
-        answer.id, answer.model = clean(identity)[:256], clean(model)[:256]
-        answer.reasons[0] = clean(reason)[:64]
+        answer.id, answer.model = identity[:256], model[:256]
+        answer.reasons[0] = reason[:64]
         if usage is not None:
             answer.usage = chat_usage(usage)
         if self._content_captured:

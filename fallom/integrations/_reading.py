@@ -65,6 +65,8 @@ _REASONS = {
 def model_of(body: Any) -> str:
     """Give the model that a request names, empty if it names none."""
     model = body.get("model") if type(body) is dict else field(body, "model")
+    if type(model) is str and model.isascii():  # nearly all
+        return model[:256]
     return clean(model)[:256] if isinstance(model, str) else ""
 
 
