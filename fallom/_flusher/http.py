@@ -1,8 +1,8 @@
 """The one seam to the network: ``Http.send(request) -> Response``.
 
 What requests does by default is unsafe here, so it is told otherwise: no netrc (it would replace our
-Authorization), no redirects (they repeat body and headers to another host), TLS verified, answers
-read up to a bound and never decompressed by the library, and one deadline for the whole exchange
+Authorization), no redirects (they repeat body and headers to another host), no cookies, TLS verified,
+answers read up to a bound and never decompressed by the library, and one deadline for the whole exchange
 (its own timeout bounds only the pause between two bytes, so that a slow drip never ends).
 """
 
@@ -93,6 +93,9 @@ class Http:
 
     def send(self, request: Request) -> Response:
         """Do one exchange; blocks for at most ``request.deadline_s`` and a little.
+
+        Longer while a name is looked up, and where it has several addresses of which none answers: up to
+        5 s for each.
 
         Raises:
             NetworkError: No whole answer within the deadline.
