@@ -255,10 +255,17 @@ def _generator(inner: Any, tracing: Tracing, begin: _Begin) -> Any:
     @functools.wraps(inner)
     def traced(*args: Any, **kwargs: Any) -> Iterator[Any]:
         call = _begun(begin, tracing, args, kwargs)
-        chunks = inner(*args, **kwargs)
         if call is None:
-            yield from chunks
+            yield from inner(*args, **kwargs)
             return
+        entered = call.enter()
+        try:
+            chunks = inner(*args, **kwargs)
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            call.leave(entered)
         events = watch_iterator(chunks, call)
         try:
             while True:

@@ -305,8 +305,9 @@ def test_legacy_stream_and_chat_are_traced(legacy: Any, tracing: Recording) -> N
 
 
 @pytest.mark.parametrize("how", ["read", "closed", "left"])
+@pytest.mark.parametrize("begins", ["at once", "at the first piece"])
 def test_a_stream_that_an_instrumentation_traces_too_gives_one_span(
-    how: str, bare: Any, monkeypatch: pytest.MonkeyPatch
+    how: str, begins: str, bare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracer = instrumented()
 
@@ -315,7 +316,16 @@ def test_a_stream_that_an_instrumentation_traces_too_gives_one_span(
             with tracer.start_as_current_span("generate_content gemini-x"):
                 yield from inner(*args, **kwargs)
 
-        return stream
+        def begun(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            span = tracer.start_span("generate_content gemini-x")
+
+            def chunks() -> Iterator[Any]:
+                with otel.use_span(span, end_on_exit=True):
+                    yield from inner(*args, **kwargs)
+
+            return chunks()
+
+        return begun if begins == "at once" else stream
 
     models = type(bare.models)
     monkeypatch.setattr(models, "generate_content_stream", traced(models.generate_content_stream))
