@@ -66,12 +66,14 @@ def waiting_of(
     """Count what stands between the marks, and find the oldest of it."""
     total = counted = records = looked = oldest = 0
     for mark in marks:
-        total += mark.end - mark.start
+        size = mark.end - mark.start
+        total += size
         may_count = counted < COUNTED_BYTES_MAX
         if not may_count and looked >= LOOKED_AT_MAX:
             continue
         looked += 1
         with contextlib.suppress(OSError), _opened(spool, mark.name) as file:
+            counted += size if may_count else 0  # also what is accepted or gone by now
             if file is None:
                 continue
             start = accepted_of(file, mark.name, target_of)
@@ -83,7 +85,6 @@ def waiting_of(
                         times.append(time_of(frame))
                     if not may_count:
                         break
-            counted += (mark.end - start) if may_count else 0
             found = [at for at in times if at]
             oldest = min([*found, oldest] if oldest else found, default=oldest)
     if counted and total > counted:
