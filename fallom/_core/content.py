@@ -17,12 +17,12 @@ _BODIES = frozenset(
     "gen_ai.tool.call.arguments gen_ai.tool.call.result gen_ai.retrieval.query.text "
     "gen_ai.retrieval.documents gen_ai.event.content gen_ai.choice gen_ai.prompt gen_ai.completion "
     "input.value output.value traceloop.entity.input traceloop.entity.output content message "
-    "tool_calls fallom.input fallom.output".split()
+    "tool_calls fallom.input fallom.output document.content embedding.text tool.parameters reranker.query "
+    "db.query.result.document".split()
 )
 _BODY_PREFIXES = (
     "gen_ai.prompt.",
     "gen_ai.completion.",
-    "gen_ai.prompt.variable.",
     "llm.prompt",
     "llm.completion",
     "llm.input_messages",
@@ -31,6 +31,9 @@ _BODY_PREFIXES = (
     "llm.tools",
     "retrieval.documents",
     "embedding.embeddings",
+    "reranker.input_documents",
+    "reranker.output_documents",
+    "traceloop.prompt.template",
     "fallom.raw.",  # of programs written against fallom 0.2, which hand over spans of their own
 )
 _NO_BODIES = ("gen_ai.prompt.name", "gen_ai.prompt.version")

@@ -12,6 +12,11 @@ from fallom._core.content import is_body, is_content, mask_content
     [
         ("gen_ai.prompt.0.content", True, True),
         ("fallom.input", True, True),
+        ("fallom.raw.request", True, True),
+        ("traceloop.prompt.template_variables.name", True, True),
+        ("reranker.input_documents.0.document.content", True, True),
+        ("reranker.query", True, True),
+        ("reranker.top_k", False, False),
         ("exception.message", False, True),
         ("gen_ai.prompt.version", False, False),
         ("gen_ai.request.model", False, False),
