@@ -143,12 +143,12 @@ def activate(trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
     outer = _ours.get()
     if outer is None or outer.trace_id != trace_id:
         outer = _NO_PARENT
-    token = _ours.set(_parent_of((trace_id, span_id, outer.flags, outer.trace_state)))
+    ours = _parent_of((trace_id, span_id, outer.flags, outer.trace_state))
     if OPENTELEMETRY not in sys.modules:
-        return _active_of((token, None))
+        return _active_of((_ours.set(ours), None))
     api, otel = _loaded()
     if api is None:
-        return Active(token, None)
+        return Active(_ours.set(ours), None)
     before = api.get_current_span().get_span_context()
     context = api.SpanContext(
         int.from_bytes(trace_id, "big"),
@@ -160,7 +160,8 @@ def activate(trace_id: bytes, span_id: bytes, is_call: bool = False) -> Active:
     entered = api.set_span_in_context(api.NonRecordingSpan(context))
     if is_call:
         entered = otel.set_value(IN_CALL, True, otel.set_value(_SUPPRESS, True, entered))
-    return Active(token, otel.attach(entered))
+    theirs = otel.attach(entered)
+    return Active(_ours.set(ours), theirs)  # last: what is above may raise, and then nothing is set
 
 
 def deactivate(active: Active) -> None:

@@ -233,7 +233,10 @@ class Step:
 
     def _enter(self) -> None:
         if self._ids is not None:
-            self._active = _TRACING.activate(self._ids[0], self._ids[1])
+            try:
+                self._active = _TRACING.activate(self._ids[0], self._ids[1])
+            except Exception as error:  # noqa: BLE001  # named edge guard: costs the link, not the step
+                give_up(_TRACING, "step", error)
 
     def _leave(self) -> None:
         active, self._active = self._active, None

@@ -271,6 +271,28 @@ def test_opentelemetry_that_another_thread_is_just_importing_is_not_loaded_yet(
     assert by_name(state_dir)["x"].status == SpanStatus.UNSET
 
 
+def test_a_foreign_span_that_says_too_little_costs_its_link_and_not_the_step(
+    state_dir: Path,
+) -> None:
+    from opentelemetry import context as otel_context
+    from opentelemetry import trace as otel
+
+    class Foreign(otel.NonRecordingSpan):
+        def get_span_context(self) -> Any:
+            return types.SimpleNamespace(trace_id=1, span_id=2, is_valid=True)
+
+    foreign = otel.set_span_in_context(Foreign(otel.INVALID_SPAN_CONTEXT))
+    token = otel_context.attach(foreign)
+    try:
+        with trace.step("x"):
+            assert otel_context.get_current() is foreign
+    finally:
+        otel_context.detach(token)
+    assert active_span() is None
+    assert by_name(state_dir)["x"].trace_id == (1).to_bytes(16, "big")
+    assert fallom.status()["dropped"] == {"internal": 1}
+
+
 def test_a_fault_of_ours_costs_the_span_and_not_the_step(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
