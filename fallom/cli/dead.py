@@ -24,6 +24,7 @@ from fallom.cli.screen import (
     json_option,
     parse_age,
     plain,
+    reason_of,
     say,
     table,
     terminal_width,
@@ -131,7 +132,7 @@ def dead_replay(
         import fallom  # only here: it starts a flusher, which looking does not need
 
         fallom.init(state_dir=state_dir)
-    why = (error.strerror or str(error)) if error is not None else None
+    why = reason_of(error) if error is not None else None
     if as_json:
         echo_json({"replayed": count, "left": len(chosen) - count, "error": why})
     else:

@@ -20,7 +20,7 @@ from fallom.cli.premises import (
     look_at_versions,
 )
 from fallom.cli.reach import look_at_servers
-from fallom.cli.screen import echo_json, terminal_width, under, visible
+from fallom.cli.screen import echo_json, reason_of, terminal_width, under, visible
 
 __all__ = ["examine"]
 
@@ -68,7 +68,7 @@ def _findings(
     try:
         host = find_host(state_dir, namespace) or _made(settings)
     except (StateDirectoryError, OSError) as error:
-        yield bad("directory", str(error), "See above; then run `fallom doctor` again.")
+        yield bad("directory", reason_of(error), "See above; then run `fallom doctor` again.")
     else:
         place = host.place
         yield from look_at_directory(place, settings.state_dir is not None)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fallom._core.errors import ConfigurationError
 from fallom._core.settings import resolve_settings
+from fallom._host.files import UnsafeFileError
 
 __all__ = ["FLUSHER_SUMMARY", "run_flusher"]
 
@@ -21,7 +22,7 @@ The API key is never an argument, because every user of a machine can read those
 
 exit codes:
   0  done, or told to stop (SIGTERM, Ctrl-C)
-  1  with --once: something is left
+  1  with --once: something is left; or a file is in the way of one of its own
   2  the command line or a setting cannot be used
   3  another flusher leads and does not leave
   130  interrupted twice
@@ -54,6 +55,9 @@ def run_flusher(arguments: Sequence[str]) -> int:
     except ConfigurationError as error:
         print(f"fallom flusher: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except UnsafeFileError as error:
+        print(f"fallom flusher: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
     except KeyboardInterrupt:
         return 130
     return code

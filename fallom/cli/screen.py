@@ -15,6 +15,8 @@ from typing import Any, Final, TextIO
 
 import click
 
+from fallom._core.errors import StateDirectoryError
+
 __all__ = [
     "bytes_text",
     "echo_json",
@@ -22,6 +24,7 @@ __all__ = [
     "parse_age",
     "parse_time",
     "plain",
+    "reason_of",
     "say",
     "seconds_text",
     "table",
@@ -153,6 +156,16 @@ def time_text(unix_ns: int) -> str:
     if not unix_ns:
         return "-"
     return datetime.fromtimestamp(unix_ns / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def reason_of(error: OSError) -> str:
+    """Give an error of the disk as words, without its number."""
+    if isinstance(
+        error, StateDirectoryError
+    ):  # a whole sentence, and OSError's fields hold no errno
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def parse_age(text: str) -> float | None:

@@ -228,24 +228,26 @@ def _copied(given: str, namespace: str | None) -> StateDirectory:
     if _has_segments(os.listdir(path)) or os.path.isfile(f"{path}/leader.lock"):  # or was pushed
         return StateDirectory.adopt(path, spool=".")
     base = os.path.dirname(path) if os.path.basename(path) == "v1" else path
-    names = [name for name in namespaces_of(base) if name.startswith(namespace or "")]
+    known = namespaces_of(base)
+    names = [name for name in known if name.startswith(namespace or "")]
     if len(names) > 1 and namespace is None:
         names = [
             name for name in names if _has_segments(_names(f"{base}/v1/{name}/spool"))
         ] or names
-    if len(names) != 1:
+    if len(names) == 1:
+        return StateDirectory.adopt(f"{base}/v1/{names[0]}")
+    if names:
+        many = f"holds several: {', '.join(names)}; say which by --namespace"
+    elif known:
+        many = f"holds none that begins with {namespace!r}; there are: {', '.join(known)}"
+    else:
         many = (
-            f"holds several: {', '.join(names)}; say which by --namespace"
-            if names
-            else (
-                "holds none; expected a state directory (FALLOM_STATE_DIR of the other machine), a "
-                "directory below its v1/, or a spool"
-            )
+            "holds none; expected a state directory (FALLOM_STATE_DIR of the other machine), a "
+            "directory below its v1/, or a spool"
         )
-        raise ConfigurationError(
-            f"{given!r} should hold the records of one application; it {many}.", "DIR"
-        )
-    return StateDirectory.adopt(f"{base}/v1/{names[0]}")
+    raise ConfigurationError(
+        f"{given!r} should hold the records of one application; it {many}.", "DIR"
+    )
 
 
 def _has_spool(path: str) -> bool:

@@ -61,6 +61,18 @@ def test_a_file_in_the_way_is_named_and_no_traceback_shown(state_dir: Path) -> N
     ended = here("status")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"fallom: {control} is not a regular file")
+    assert f"BAD     directory    {control} is not" in here("doctor", "--offline").stdout
+    ended = run("flusher", "--once")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"fallom flusher: {control} is not a regular file")
+
+
+def test_a_copy_without_the_wanted_application_says_which_it_has(published: None) -> None:
+    state_dir = os.environ["FALLOM_STATE_DIR"]
+    (name,) = os.listdir(f"{state_dir}/v1")
+    ended = here("spool", "ls", state_dir, "--namespace", "none")
+    assert ended.returncode == 2
+    assert f"it holds none that begins with 'none'; there are: {name}." in ended.stderr
 
 
 @pytest.mark.parametrize("command", [("configs", "ls"), ("configs", "export", "-")])
