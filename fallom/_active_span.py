@@ -29,6 +29,7 @@ __all__ = [
     "keep_parent",
     "parent_here",
     "parent_of_call",
+    "step_here",
     "take_parent",
 ]
 
@@ -84,6 +85,11 @@ def active_span() -> tuple[bytes, bytes] | None:
         context = span.get_span_context()
         found = _trace_id(context), _span_id(context)
     return _langchain_run(found) or found
+
+
+def step_here() -> Parent | None:
+    """Give what of ours is active here, whatever OpenTelemetry or LangChain have."""
+    return _ours.get()
 
 
 def parent_here() -> Parent | None:

@@ -5,8 +5,8 @@
     application = FallomMiddleware(application)
 
 A thread of a server serves one request after another with one context. Behind the middleware, a session
-that a request set (``trace.set_session``) and a prompt that it used are gone when its answer has been sent;
-the parts of a streamed answer are made with the context of the request.
+that a request set (``trace.set_session``), a prompt that it used and a step that it left open are gone when
+its answer has been sent; the parts of a streamed answer are made with the context of the request.
 """
 
 from __future__ import annotations

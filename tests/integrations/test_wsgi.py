@@ -194,6 +194,41 @@ def test_a_request_is_of_its_caller_s_session_and_trace_if_that_is_asked_for() -
     assert seen == [(None, None), ("changed", None)], "not asked for: anybody can write them"
 
 
+@pytest.mark.parametrize("extract", [False, True])
+def test_a_step_that_is_open_between_the_parts_of_an_answer_is_active_in_each(
+    extract: bool,
+) -> None:
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Iterator[bytes]:
+        before = active_span()
+        with trace.step("answer", kind="agent"):
+            step = active_span()
+            yield b"one"
+            assert active_span() == step
+            yield b"two"
+            assert active_span() == step
+        assert active_span() == before
+        yield b"three"
+        assert active_span() == before
+
+    headers = carried()
+    for _ in range(2):
+        for _part in call(FallomMiddleware(app, extract=extract), **headers):
+            assert active_span() is None
+
+
+def test_a_step_that_was_left_open_is_gone_with_its_request() -> None:
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        trace.step("left open").__enter__()
+        return []
+
+    call(FallomMiddleware(app))
+    assert active_span() is None
+    with trace.step("around"):
+        around = active_span()
+        call(FallomMiddleware(app))
+        assert active_span() == around
+
+
 @pytest.mark.parametrize("header", ["TRACEPARENT", "FALLOM"])
 def test_a_damaged_header_is_as_good_as_none(header: str) -> None:
     def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
