@@ -130,7 +130,8 @@ class SpoolReader:
         """Write down that the target has these.
 
         Raises:
-            OSError: An offset could not be written; a later flusher will send those records again.
+            OSError: An offset could not be written; it is tried again at ``tidy``, and a flusher that comes
+                before that sends those records again.
         """
         failed: OSError | None = None
         for piece in pieces:
