@@ -110,4 +110,4 @@ def _mentions(dead: File, name: str, person: Person) -> bool:
         data = os.pread(file.fd, file.size(), 0)
     finally:
         file.close()
-    return any(needle in data for needle in person.needles)
+    return person.is_named_in(data)

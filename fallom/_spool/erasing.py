@@ -71,14 +71,17 @@ class Person:
         ids = [self.session_id or self.customer_id, *self.sessions]
         return [known.encode("utf-8", "surrogatepass") for known in ids]
 
+    def is_named_in(self, data: bytes) -> bool:
+        """Tell whether an id of theirs occurs in bytes."""
+        return any(needle in data for needle in self.needles)
+
     def owns(self, kind: int, payload: bytes) -> bool:
         """Tell whether a packed record is theirs."""
-        is_named = any(needle in payload for needle in self.needles)
-        if not (is_named or _is_number(self.session_id or self.customer_id)):
-            return False
+        if self.session_id and not (_is_number(self.session_id) or self.is_named_in(payload)):
+            return False  # without decoding it; to look for all sessions of a customer would take longer
         found = _whose(kind, payload)
         if found is None:
-            return is_named and kind != Kind.HEADER
+            return kind != Kind.HEADER and self.is_named_in(payload)
         session_id, customer_id = found
         if self.session_id:
             return session_id == self.session_id

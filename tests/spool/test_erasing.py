@@ -98,7 +98,9 @@ def test_a_customer_s_exposures_are_known_by_sessions_that_are_theirs_alone(
 
 
 def test_an_id_that_was_recorded_as_a_number_is_found_by_its_text() -> None:
-    theirs = span(1, BOB, **{"fallom.customer_id": 4200})
+    theirs = make_span(1, attributes={"fallom.session_id": 7, "fallom.customer_id": 4200})
+    assert Person("7").owns(Kind.SPAN, pack(theirs))
+    assert not Person("70").owns(Kind.SPAN, pack(theirs))
     owned = [
         Person(customer_id=known).owns(kind, payload)
         for known in ("4200", "42")
