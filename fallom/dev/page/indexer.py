@@ -73,11 +73,6 @@ class Indexer:
                 self._thread.daemon = True
                 self._thread.start()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it has begun."""
-        return self._thread is not None
-
     def wake(self) -> None:
         """Say that something was stored."""
         self._wakened.set()
