@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fallom._active_span import step_here
+from fallom._active_span import Replaced, give_back, keep_parent, step_here
 from fallom._context import RequestContext
 from fallom._core.propagation import SESSION_HEADER, TRACEPARENT, TRACESTATE, Carried, read_headers
 from fallom._propagation import enter, leave
@@ -12,6 +12,8 @@ from fallom._propagation import enter, leave
 __all__ = ["HEADERS", "Request"]
 
 HEADERS = (TRACEPARENT, TRACESTATE, SESSION_HEADER)
+
+_NOTHING = Carried()
 
 
 class Request:
@@ -21,7 +23,7 @@ class Request:
     different threads, though not two at a time.
     """
 
-    __slots__ = ("_apart", "_carried")
+    __slots__ = ("_apart", "_carried", "_kept")
 
     def __init__(self, headers: Mapping[str, str | bytes] | None = None) -> None:
         """Begin with what surrounds the first block.
@@ -29,12 +31,17 @@ class Request:
         Args:
             headers: To take session and parent from; None takes nothing.
         """
-        self._carried = Carried() if headers is None else read_headers(headers)
+        self._carried = _NOTHING if headers is None else read_headers(headers)
         self._apart: RequestContext | None = None
+        # What was active before a block into which nothing is carried, as nearly always: 2 us less.
+        self._kept: Replaced | None = None
 
     def __enter__(self) -> None:
-        is_first = self._apart is None
-        enter(self._carried, self, is_remote=is_first)
+        if any(self._carried):
+            self._kept = None
+            enter(self._carried, self, is_remote=self._apart is None)
+        else:
+            self._kept = keep_parent()
         if self._apart is None:
             self._apart = RequestContext()
         else:
@@ -43,5 +50,9 @@ class Request:
     def __exit__(self, *_: object) -> None:
         if self._apart is not None:
             self._apart.swap()
-        self._carried = Carried(parent=step_here())
-        leave(self)
+        step = step_here()
+        self._carried = _NOTHING if step is None else Carried(parent=step)
+        if self._kept is None:
+            leave(self)
+        elif step is not self._kept.ours:
+            give_back(self._kept)
