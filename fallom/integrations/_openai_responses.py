@@ -34,6 +34,7 @@ from fallom.integrations._reading import (
 __all__ = ["ResponsesReader"]
 
 _OUTPUTS_MAX = 256  # items of one response; a guard against a server's nonsense
+_TEXT_DELTA = "response.output_text.delta"
 _TOOL_CALLS = ("function_call", "custom_tool_call")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _REASONS = {"completed": "stop", "failed": "error", "cancelled": "cancelled"}
@@ -73,10 +74,26 @@ class ResponsesReader:
         if tools:
             found[names.TOOL_DEFINITIONS] = encode_parts([Room().plain(tool) for tool in tools])
 
+    def plain(self, piece: Any) -> bool:
+        """Take a piece of text of an item that has begun, as nearly all events are; say no to any other."""
+        try:
+            known = piece.__dict__
+            index = known.get("output_index")
+            if known["type"] != _TEXT_DELTA or type(index) is not int:
+                return False
+            item = self._gathered.get(index)  # none where content is not captured
+            text = known["delta"]
+        except (AttributeError, KeyError):  # JSON, or nothing that is known
+            return False
+        if item is None:
+            return False
+        item.add(_TEXT_DELTA, text)
+        return True
+
     def piece(self, piece: Any) -> None:
-        """Take an event. Nearly all bring text to an item that has begun, and nothing else."""
+        """Take an event."""
         kind = field(piece, "type")
-        if kind == "response.output_text.delta":
+        if kind == _TEXT_DELTA:
             if self._content_captured:
                 self._gather(kind, piece)
             return
