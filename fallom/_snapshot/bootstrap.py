@@ -17,8 +17,8 @@ from typing import Any, Final, TypeAlias
 from fallom._core.errors import ConfigurationError, PayloadError
 from fallom._snapshot.entries import Compiled, Kind, decode_entry
 from fallom._snapshot.history import History
-from fallom._snapshot.payload import LISTING_NAMES, item_of
-from fallom._snapshot.schema import parse_json, read_listing
+from fallom._snapshot.payload import item_of
+from fallom._snapshot.schema import LISTING_NAMES, parse_json, read_listing
 
 __all__ = ["Bootstrap", "bootstrap_of", "read_bootstrap"]
 

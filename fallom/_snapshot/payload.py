@@ -12,13 +12,7 @@ import msgpack
 
 from fallom._snapshot.entries import Kind, decode_entry
 
-__all__ = ["LISTING_NAMES", "item_of"]
-
-LISTING_NAMES = {
-    Kind.CONFIG: "configs",
-    Kind.PROMPT: "prompts",
-    Kind.AB_TEST: "prompt_ab_tests",
-}
+__all__ = ["item_of"]
 
 
 def item_of(data: bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fallom._snapshot.entries import Entry, Kind, Record, encode_entry
 from fallom._snapshot.items import ab_test_record, config_record, prompt_record
 from fallom._snapshot.location import Location, shown
 
-__all__ = ["Listing", "parse_json", "read_config", "read_listing"]
+__all__ = ["LISTING_NAMES", "Listing", "parse_json", "read_config", "read_listing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,15 @@ class Listing:
 _DIGITS_MAX = 600  # Python's own limit can be set down to 640, and refuses the whole answer
 _Read = Callable[[Any, Location, list[str]], Record]
 
-_KINDS: Mapping[Kind, tuple[str, _Read]] = {
-    Kind.CONFIG: ("configs", config_record),
-    Kind.PROMPT: ("prompts", prompt_record),
-    Kind.AB_TEST: ("prompt_ab_tests", ab_test_record),
+LISTING_NAMES: Mapping[Kind, str] = {  # what the server calls a list of them
+    Kind.CONFIG: "configs",
+    Kind.PROMPT: "prompts",
+    Kind.AB_TEST: "prompt_ab_tests",
+}
+_READERS: Mapping[Kind, _Read] = {
+    Kind.CONFIG: config_record,
+    Kind.PROMPT: prompt_record,
+    Kind.AB_TEST: ab_test_record,
 }
 
 
@@ -84,7 +89,7 @@ def read_listing(kind: Kind, payload: Any) -> Listing:
     Raises:
         PayloadError: It is not ``{"configs": [...]}``, or what its kind has instead.
     """
-    name, read = _KINDS[kind]
+    name, read = LISTING_NAMES[kind], _READERS[kind]
     items = payload.get(name) if type(payload) is dict else None
     if type(items) is not list:
         found = shown(payload) if type(payload) is not dict else f"an object whose {name} is "
