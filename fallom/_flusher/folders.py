@@ -35,6 +35,15 @@ class Folders:
         self._folders: dict[str, Folder] = {}
         self._said: dict[str, tuple[Problem, ...]] = {}
 
+    def problems(self) -> list[str]:
+        """Give, in a sentence each, what of the files cannot be served as of the last look."""
+        return [
+            f"{_path_of(root)}/{problem}"
+            for root, problems in self._said.items()
+            for problem in problems
+            if problem.is_error
+        ]
+
     def send(self, request: Request) -> Response:
         """Answer a request.
 
@@ -58,7 +67,7 @@ class Folders:
         return _answer(request, {name: catalogue.current(name)})
 
     def _catalogue(self, root: str) -> Catalogue:
-        path = unquote(urlsplit(root).path)
+        path = _path_of(root)
         try:
             # Anew after a failure: the folder may have been replaced as a whole.
             folder = self._folders.pop(root, None) or Folder(Path(path))
@@ -74,6 +83,10 @@ class Folders:
                 self._say(f"{path}/{problem}")
         self._said[root] = catalogue.problems
         return catalogue
+
+
+def _path_of(root: str) -> str:
+    return unquote(urlsplit(root).path)
 
 
 def _answer(request: Request, payload: dict[str, Any]) -> Response:

@@ -72,7 +72,8 @@ class SyncThread:
 
     def _run(self) -> None:
         publisher = Publisher(Path(self._directory.snapshot_path))
-        sync = Sync(self._settings, Folders(self._http, self._say), publisher, self._announce)
+        folders = Folders(self._http, lambda sentence: _logger.warning("%s", sentence))
+        sync = Sync(self._settings, folders, publisher, self._announce)
         while True:
             now_s = time.monotonic()
             due_s = sync.due_s(now_s)
@@ -83,7 +84,7 @@ class SyncThread:
                     self._ledger.show(_OURS + sync.last_error)  # it is in the log already
                 else:
                     self._page.set_synced(int(time.time()))
-                    self._show(sync.refused)
+                    self._show([*folders.problems(), *sync.refused])
                 continue
             try:
                 wish = self._inbox.get(timeout=due_s - now_s)
@@ -100,9 +101,6 @@ class SyncThread:
             self._ledger.show(_OURS + refused[0])
         elif shown.startswith(_OURS):
             self._ledger.clear_error(_OURS)
-
-    def _say(self, sentence: str) -> None:
-        self._ledger.say(sentence, time.monotonic())
 
     def _announce(self, generation: int) -> None:
         if generation != self._page.generation():

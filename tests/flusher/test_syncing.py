@@ -24,12 +24,12 @@ from tests.support.targets import FakeHttp
 class Syncing:
     """A thread that syncs each 50 ms, and the main thread's part of it: to carry the error over."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, configs_url: str = "http://configs.test") -> None:
         base.mkdir(mode=0o700)
         self.configs: list[Any] = [config("a")]
         settings = Settings(
             api_key="key",
-            configs_url="http://configs.test",
+            configs_url=configs_url,
             prompts_url="http://prompts.test",
             sync_interval_s=0.05,
         )
@@ -75,6 +75,23 @@ def test_an_item_that_cannot_be_served_is_shown_until_it_is_mended(syncing: Sync
     wait_for(lambda: syncing.shown().startswith("configs: configs[1] 'bad': variants is null"))
     syncing.configs = [config("a")]
     wait_for(lambda: syncing.shown() == "")
+
+
+def test_a_mistake_in_a_file_is_shown_until_it_is_mended(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "configs" / "a.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(config("a")))
+    syncing = Syncing(tmp_path / "state", f"file://{tmp_path}/folder")
+    try:
+        wait_for(syncing.page.synced_s)
+        file.write_text(json.dumps({**config("a"), "variants": []}))
+        wait_for(lambda: syncing.shown().startswith(f"configs: {file}:"))
+        syncing.wait_for_a_whole_run()
+        assert syncing.shown().startswith(f"configs: {file}:")
+        file.write_text(json.dumps(config("a", 2)))
+        wait_for(lambda: syncing.shown() == "")
+    finally:
+        syncing.close()
 
 
 def test_what_else_is_wrong_is_not_hidden_by_an_item(syncing: Syncing) -> None:
