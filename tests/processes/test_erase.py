@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def sessions(cloud: LocalCloud) -> list[str]:
     return [row["attributes"]["fallom.session_id"] for row in cloud.spans()]
 
 
+def wait_until_none_is_under_way(cloud: LocalCloud) -> None:
+    """Wait until no request is on its way that was made before: what it holds may arrive.
+
+    One lane sends, and has one request under way while it is refused: the second from now on is new.
+    """
+    now_ns = time.time_ns()
+
+    def are_new() -> bool:
+        posts = [row for row in cloud.fetches() if row["path"] == "/v1/traces"]
+        return sum(row["received_unix_ns"] > now_ns for row in posts) >= 2
+
+    wait_for(are_new, 60, what="two more requests")
+
+
 def test_it_works_while_workers_record_and_the_flusher_tries_and_costs_nobody_else_a_span(
     cloud: LocalCloud, tmp_path: Path, state_dir: Path
 ) -> None:
@@ -75,6 +90,7 @@ def test_it_works_while_workers_record_and_the_flusher_tries_and_costs_nobody_el
         worker.stdin.write("stop\n")
         worker.stdin.flush()
         counts = [int(count) for count in worker.stdout.readline().split()]
+        wait_until_none_is_under_way(cloud)
         cloud.fault()
         assert library.flush(30) == 0
         worker.kill()
