@@ -150,3 +150,16 @@ def test_a_forked_child_has_the_tag_of_its_own(cloud: LocalCloud, state_dir: Pat
     assert tag_of() == "hello"  # a process is a context of its own
     spans: list[Span] = recorded_spans(state_dir)
     assert [span.name for span in spans] == ["in the child"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "captures", "expected"),
+    [(1.0, True, True), (1.0, False, False), (0.0, True, False), (0.0, False, False)],
+)
+def test_content_is_built_of_sessions_that_are_kept(
+    rate: float, captures: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FALLOM_FLUSHER", "external")
+    fallom.init(api_key="k", sample_rate=rate, capture_content=captures)
+    assert fallom.session("app", "s")._tracing.content_captured is expected
+    assert ContextTracing().content_captured is captures  # without a session its trace decides

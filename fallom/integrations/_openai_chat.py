@@ -147,7 +147,6 @@ class ChatReader:
                 and said["role"] == "assistant"
                 and reason
                 and f"{identity}{model}{reason}".isascii()  # nothing to be cleaned
-                and chosen["index"] == 0
                 and not (message.__pydantic_extra__ or _is_more_said(said.get))
             )
         except (AttributeError, KeyError, TypeError, ValueError):  # another library's, or JSON

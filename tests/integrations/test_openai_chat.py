@@ -224,6 +224,7 @@ OTHER_MESSAGES: list[Any] = [
     {"refusal": "no"},
     {"reasoning": "because"},
     {"reasoning_content": None},
+    {"reasoning_content": "because"},
     {"tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
     {"tool_calls": []},
     {"function_call": {"name": "f", "arguments": "{}"}},
@@ -236,8 +237,8 @@ OTHER_ENDS: list[Any] = [
 OTHER_COMPLETIONS: list[Any] = [
     {"choices": []},
     {"choices": None},
-    *({"id": identity} for identity in (None, "", "c" * 300, 7)),
-    *({"model": model} for model in (None, "", "m" * 300)),
+    *({"id": identity} for identity in (None, "", "c" * 300, 7, "\ud800")),
+    *({"model": model} for model in (None, "", "m" * 300, "\ud800")),
     {"provider": "another"},
     {"usage": {"prompt_tokens": 1, "completion_tokens": True, "total_tokens": -1}},
     {"usage": {"prompt_tokens": 1 << 63, "completion_tokens": 2.0}},
@@ -274,6 +275,22 @@ def test_the_short_way_to_read_a_completion_reads_what_the_long_way_does(
     read = short.answer(False)
     assert read == long.answer(False)
     assert content_captured or "gen_ai.output.messages" not in read
+
+
+ALONE = [
+    *(completion_of(message, {}, {}, 1) for message in OTHER_MESSAGES),
+    *(completion_of({}, choice, {}, 1) for choice in OTHER_ENDS),
+    *(completion_of({}, {}, completion, 1) for completion in OTHER_COMPLETIONS),
+]
+
+
+@pytest.mark.parametrize("completion", ALONE)
+def test_what_one_field_more_says_is_read(completion: Any) -> None:
+    short, long = ChatReader({}, True), ChatReader({}, True)
+    made = ChatCompletion.model_construct(**completion)
+    short.whole(made)
+    long._take(made, "message")
+    assert short.answer(False) == long.answer(False)
 
 
 @pytest.mark.parametrize(

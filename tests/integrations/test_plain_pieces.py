@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from anthropic.types import RawContentBlockDeltaEvent, RawContentBlockStartEvent
+from anthropic.types import RawContentBlockDeltaEvent, RawContentBlockStartEvent, TextDelta
 from hypothesis import example, given
 from hypothesis import strategies as st
 from openai.types.responses import ResponseOutputItemAddedEvent, ResponseTextDeltaEvent
@@ -62,6 +62,17 @@ def test_the_short_way_reads_a_messages_events_as_the_long_way(
     pieces = [block_start(0, ""), *deltas, block_start(1, "a"), *deltas]
     short, long = (MessagesReader({}, content_captured) for _ in range(2))
     assert read(short, pieces, True) == read(long, pieces, False)
+
+
+def test_a_delta_that_has_more_than_text_is_not_taken_by_the_short_way() -> None:
+    class Both(TextDelta):
+        thinking: str
+
+    piece = block_delta(0, None)
+    piece.__dict__["delta"] = Both(type="text_delta", text="a", thinking="b")
+    reader = MessagesReader({}, True)
+    reader.piece(block_start(0, ""))
+    assert not reader.plain(piece)
 
 
 def item_added(index: Any) -> Any:

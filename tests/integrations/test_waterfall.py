@@ -60,6 +60,29 @@ def test_a_stream_has_its_first_and_its_last_piece(client: Any, tracing: Recordi
     assert span.start_unix_ns < first < last <= span.end_unix_ns
 
 
+def test_the_last_piece_of_a_stream_that_is_left_is_the_last_that_came(
+    client: Any, tracing: Recording
+) -> None:
+    with client.chat.completions.create(**REQUEST, stream=True) as stream:
+        next(stream)
+        next(stream)  # text alone
+    first, last = (event.unix_ns for event in tracing.span.events)
+    assert first < last
+
+
+async def test_the_last_piece_of_an_async_stream_that_is_left_is_the_last_that_came(
+    provider: Provider, tracing: Recording
+) -> None:
+    provider.always = chat_reply
+    async with openai.AsyncOpenAI(base_url=provider.url, api_key="k") as bare:
+        client: Any = wrap_openai(bare, tracing)
+        async with await client.chat.completions.create(**REQUEST, stream=True) as stream:
+            await anext(stream)
+            await anext(stream)  # text alone
+    first, last = (event.unix_ns for event in tracing.span.events)
+    assert first < last
+
+
 CALLS = [
     {"index": i, "id": f"c{i}", "type": "function", "function": {"name": "look", "arguments": ""}}
     for i in range(2)
