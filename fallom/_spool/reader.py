@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from fallom._host.files import File, UnsafeFileError
 from fallom._spool.evidence import is_running, write_evidence
@@ -211,21 +212,32 @@ class SpoolReader:
     def _waiting(self, named: Iterable[SegmentName]) -> list[SegmentName]:
         """Give the segments to open now, as many as there is room for.
 
-        Live ones first: what is new matters most. Where there are more segments than may be open, those
-        that are done make room for the others, and take turns with them.
+        Live ones first that nobody read yet: what is new matters most. Where there are more segments than
+        may be open, those that are done make room for the others, and take turns with them.
         """
         waiting = [name for name in named if name.id not in self._tails]
-        waiting.sort(key=lambda name: (name.is_sealed, self._rested.get(name.id, (0,))[0]))
         lacking = len(self._tails) + len(waiting) - self._tails_max
         if lacking > 0:
             self._turn_over += 1
             lacking -= self._rest([tail for tail in self._tails.values() if tail.is_done], lacking)
             live = sum(not name.is_sealed for name in waiting)
             backlog = [tail for tail in self._tails.values() if tail.name.is_sealed]
-            self._rest(backlog, min(lacking, live))
+            # Not below a half: what is closed before it was read would be opened and closed for ever.
+            self._rest(backlog, min(lacking, live, len(backlog) - self._tails_max // 2))
         room = max(0, self._tails_max - len(self._tails))
+        if room < len(waiting):
+            waiting = self._in_turn(waiting)
         self._has_unopened = any(name.id not in self._rested for name in waiting[room:])
         return waiting[:room]
+
+    def _in_turn(self, waiting: list[SegmentName]) -> list[SegmentName]:
+        """Order them so that neither those with a writer wait for the sealed ones, nor these for those."""
+        waiting = sorted(waiting, key=lambda name: self._rested.get(name.id, (0,))[0])
+        new = [name for name in waiting if not (name.is_sealed or name.id in self._rested)]
+        live = [name for name in waiting if not name.is_sealed and name.id in self._rested]
+        sealed = [name for name in waiting if name.is_sealed]
+        turns = (live, sealed) if self._turn_over % 2 else (sealed, live)
+        return new + [name for pair in zip_longest(*turns) for name in pair if name is not None]
 
     def _rest(self, tails: list[Tail], count: int) -> int:
         """Close some of these tails until it is their turn again; give how many."""

@@ -472,6 +472,25 @@ def test_more_living_writers_than_may_be_open_are_all_followed(spool: File) -> N
         assert found == {(turn, number) for number in range(20)}
 
 
+@pytest.mark.parametrize("looks_twice", [False, True])
+def test_living_writers_of_more_than_may_be_open_do_not_hold_back_what_is_sealed(
+    spool: File, looks_twice: bool
+) -> None:
+    reading = Reading(spool, tails_max=2)
+    living = [Segment(spool, {}).add(number) for number in range(9)]
+    found = []
+    for _ in range(20):
+        found += reading.take()
+    living[0].add("last").seal()
+    for _ in range(20):
+        found += reading.take()
+        if looks_twice:
+            reading.reader.refresh(2)
+    assert found.count("last") == 1
+    assert len(found) == 10
+    reading.reader.close()
+
+
 def test_a_backlog_of_more_than_may_be_open_does_not_hold_back_a_living_writer(
     spool: File,
 ) -> None:
