@@ -49,9 +49,6 @@ def make_independent() -> None:
     yield_the_processor()
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # rather us than the application: what is not sent is on disk
-    with suppress(OSError, ValueError):
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
 
 
 def is_of_library(entry: str, library: str) -> bool:

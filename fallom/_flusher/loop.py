@@ -56,6 +56,7 @@ LEAVE_WAIT_S = 12.0  # for the exchanges under way: a little more than one may t
 STUCK_LEAVE_S = 600.0  # with no writer and a target that takes nothing: the data stays on disk
 ONCE_PATIENCE_S = 30.0  # of a drain, without anything being accepted
 
+_NOT_OURS = "the state directory is not the one it was"
 _NOT_NEEDED = "no writer lives and nothing is left"
 
 _logger = logging.getLogger("fallom")
@@ -149,8 +150,12 @@ class Flusher:
         why = ""
         while not why:
             now_ns = time.monotonic_ns()
-            has_looked = self._tick(now_ns)
-            why = self._reason_to_leave(now_ns, once, lingers and has_looked, has_looked)
+            try:
+                has_looked = self._tick(now_ns)
+                why = self._reason_to_leave(now_ns, once, lingers and has_looked, has_looked)
+            except OSError as error:  # no descriptor left, an I/O error: due again at the next tick
+                self._say(f"the spool cannot be looked after now: {error}; tried again")
+                why = "" if self._is_ours() else _NOT_OURS
             if not self._is_idle() or self._bounds.is_urgent:
                 self._active_ns = now_ns
             if not why:
@@ -264,7 +269,7 @@ class Flusher:
         if self._stop.is_set():
             return "told to stop"
         if looks and not self._is_ours():
-            return "the state directory is not the one it was"
+            return _NOT_OURS
         if self._page.successor() > pack_version(__version__):
             return "a higher version takes over"
         if once:

@@ -42,6 +42,7 @@ def run_spawned(told: Mapping[str, Any]) -> NoReturn:
     """Be the flusher that a worker started; the process ends with it."""
     settings = settings_from_dict(told["settings"])
     _log_to(CappedLog(sys.stderr), settings.debug)
+    allow_descriptors()
     directory = StateDirectory(str(told["base"]), settings.namespace)
     status = _lead(settings, directory, once=False, wait_s=CANDIDATE_WAIT_S, lingers=True)
     # At once: threads may still be within an exchange whose answer no longer matters.
@@ -137,7 +138,7 @@ def _won_within(
 
 
 def allow_descriptors() -> None:
-    """Raise the soft limit, often 1,024, to what ``boot`` gives to a flusher that a worker started."""
+    """Raise the soft limit of open files, which often is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))

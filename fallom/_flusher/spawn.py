@@ -147,7 +147,7 @@ def interpreter(environ: Mapping[str, str]) -> str:
     found += [os.path.join(sys.prefix, "bin", name) for name in (version, "python3")]
     found += [os.path.join(entry, version) for entry in environ.get("PATH", "").split(":")]
     for path in found:
-        if os.path.isabs(path) and os.access(path, os.X_OK):
+        if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     raise FileNotFoundError("no Python interpreter was found; name one by FALLOM_PYTHON")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fallom._core.settings import Settings
+from fallom._flusher import loop
 from fallom._flusher.election import Election
 from fallom._flusher.loop import QUIET_LOOK_EVERY_NS, Flusher
 from fallom._host.control import ControlPage
@@ -36,6 +38,10 @@ class Ticking:
         for lane in self._flusher._lanes:
             monkeypatch.setattr(lane, "wake", lambda lane=lane: self.woken.append(lane.name))
         self._now_ns = 10**12
+
+    @property
+    def flusher(self) -> Flusher:
+        return self._flusher
 
     def look(self) -> list[str]:
         """Tick when a look is due, and give the lanes that it woke."""
@@ -79,3 +85,23 @@ def test_lanes_are_woken_when_a_writer_was_killed_which_changes_no_file(ticking:
     segment.file.close()  # what the kernel does for the killed, and with it goes the lock
     assert not watch.has_changed()
     assert sorted(ticking.look()) == ["exposures", "metrics", "traces"]
+
+
+def test_a_tick_that_the_system_refuses_does_not_end_the_flusher(
+    ticking: Ticking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O error")]
+    said: list[str] = []
+
+    def tick(now_ns: int) -> bool:
+        if refusals:
+            raise refusals.pop()
+        ticking.flusher._stop.set()
+        return True
+
+    monkeypatch.setattr(loop, "TICK_S", 0.0)
+    monkeypatch.setattr(ticking.flusher, "_tick", tick)
+    monkeypatch.setattr(ticking.flusher, "_say", said.append)
+    assert ticking.flusher.run(once=False, lingers=True) == 0
+    assert refusals == []
+    assert any("Too many open files" in sentence for sentence in said)

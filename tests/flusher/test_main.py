@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import threading
 from pathlib import Path
 
 import pytest
 
-from fallom._core.settings import Settings
+from fallom._core.settings import Settings, settings_to_dict
 from fallom._flusher import loop, main
 from fallom._flusher.loop import Flusher
-from fallom._flusher.main import DESCRIPTORS, CappedLog, run_external
+from fallom._flusher.main import DESCRIPTORS, CappedLog, run_external, run_spawned
 from fallom._flusher.push import push
 from fallom._flusher.spawn import LOG_BYTES_MAX
 from fallom._host.directory import StateDirectory
@@ -42,7 +43,7 @@ def test_a_log_that_is_no_file_is_written_to_all_the_same(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("soft", [300, DESCRIPTORS + 1])
-def test_an_operators_flusher_may_open_as_many_files_as_one_that_a_worker_started(
+def test_a_flusher_may_open_files_for_a_backlog_whoever_started_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: int
 ) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -56,7 +57,17 @@ def test_an_operators_flusher_may_open_as_many_files_as_one_that_a_worker_starte
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return run_external(settings, once=True)
 
+    def run_as_spawned() -> int:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        ended_with: list[int] = []
+        monkeypatch.setattr(os, "_exit", ended_with.append)
+        told = {"settings": settings_to_dict(settings), "base": str(tmp_path / "state")}
+        run_spawned(told)
+        monkeypatch.undo()
+        return ended_with[0]
+
     assert in_child(run) == max(soft, DESCRIPTORS)
+    assert in_child(run_as_spawned) == max(soft, DESCRIPTORS)
 
 
 def test_a_push_may_open_as_many_files_as_well(

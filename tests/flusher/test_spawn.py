@@ -150,7 +150,7 @@ def test_under_uwsgi_that_of_the_prefix_is_used(
     assert interpreter({}) == exact
 
 
-@pytest.mark.parametrize("useless", ["relative", "/nonexistent", ""])
+@pytest.mark.parametrize("useless", ["relative", "/nonexistent", "/", ""])
 def test_with_none_at_all_the_variable_is_named(bare: Path, useless: str) -> None:
     with pytest.raises(FileNotFoundError, match="FALLOM_PYTHON"):
         interpreter({"FALLOM_PYTHON": useless, "PATH": str(bare)})
