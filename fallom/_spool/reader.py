@@ -227,7 +227,8 @@ class SpoolReader:
         room = max(0, self._tails_max - len(self._tails))
         if room < len(waiting):
             waiting = self._in_turn(waiting)
-        self._has_unopened = any(name.id not in self._rested for name in waiting[room:])
+        done = {segment_id for segment_id, (_, tail) in self._rested.items() if tail.is_done}
+        self._has_unopened = any(name.id not in done for name in waiting[room:])
         return waiting[:room]
 
     def _in_turn(self, waiting: list[SegmentName]) -> list[SegmentName]:
@@ -245,8 +246,7 @@ class SpoolReader:
         tails = [tail for tail in tails if tail.is_as_written and tail.position == tail.accepted]
         tails.sort(key=lambda tail: tail.idle_since_ns)
         for tail in tails[: max(0, count)]:
-            if tail.is_done:
-                self._rested[tail.name.id] = self._turn_over, tail
+            self._rested[tail.name.id] = self._turn_over, tail
             self._tails.pop(tail.name.id).rest()
         return min(len(tails), max(0, count))
 

@@ -64,6 +64,23 @@ def test_what_the_writer_before_owes_is_told_once_although_it_is_read_again(spoo
     assert died(found + reading.take_all()) == [1]
 
 
+def test_what_the_writer_before_owes_is_told_once_although_its_segment_makes_room_for_others(
+    spool: File,
+) -> None:
+    left_open(spool, 1).add(make_span(2)).add(HERE, kind=Kind.HEADER).add(make_span(3)).seal()
+    reading = Reading(spool, tails_max=1)
+    first = reading.pieces(items_max=1)
+    reading.pieces(items_max=1)
+    reading.reader.accept(first)
+    reading.reader.rewind()
+    living = [Segment(spool, HERE).add(make_span(200 + number)) for number in range(3)]
+    found = []
+    for _ in range(20):
+        found += reading.take()
+    assert died(found) == [1]
+    assert len(found) == len(living) + 2
+
+
 def test_what_the_writer_before_owes_is_told_although_the_disk_was_full(
     spool: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
