@@ -3,7 +3,7 @@
 Used by every thread of a worker. A process has at most one segment a destination; it takes over one
 whose writer is gone before it makes a new one, so that short processes do not leave a file each.
 
-Nothing here raises for what a disk may do: ``write`` answers with ``None`` or the reason of the drop.
+Nothing here raises for what a disk may do: a write answers with ``None`` or the reason of the drop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from fallom._spool.frame import (
     Kind,
     RecordError,
     encode_frame,
-    pack,
 )
 from fallom._spool.opening import OpenSegment, open_segment
 from fallom._spool.segment import Destination, seal
@@ -48,7 +47,6 @@ class SpoolWriter:
         resource: Callable[[], Mapping[str, Any]],
         segment_bytes_max: int,
         fsync: str = "none",
-        may_open: Callable[[], bool] = lambda: True,
     ) -> None:
         """Open nothing yet.
 
@@ -57,12 +55,10 @@ class SpoolWriter:
             resource: Gives the resource attributes for a header frame.
             segment_bytes_max: A segment that is longer is sealed.
             fsync: "none", or "always": every record is on the disk before the call returns.
-            may_open: Asked before a segment is opened: is there room for it?
         """
         self._spool = spool
         self._resource = resource
         self._bytes_max = segment_bytes_max
-        self._may_open = may_open
         self._syncs = fsync == "always"
         self._plain_max = 0 if self._syncs else segment_bytes_max  # below it a write is all
         self._open: dict[Destination, OpenSegment] = {}
@@ -74,28 +70,20 @@ class SpoolWriter:
         self._mark = new_mark()
         self._starts: dict[bytes, bytes] = {}  # of calls in flight, by span id
 
-    def write(self, destination: Destination, kind: Kind, record: Any, now_ns: int) -> Drop | None:
+    def write_packed(
+        self, destination: Destination, kind: Kind, payload: bytes, now_ns: int
+    ) -> Drop | None:
         """Put one record into the spool.
 
         Args:
             destination: Whose segment.
             kind: The frame's kind.
-            record: What msgpack can say.
+            payload: The record, as ``frame.pack`` gives it.
             now_ns: Monotonic time.
 
         Returns:
             None when the frame is in the kernel, else why it was given up.
         """
-        try:
-            payload = pack(record)
-        except RecordError:
-            return Drop.NOT_ENCODABLE
-        return self.write_packed(destination, kind, payload, now_ns)
-
-    def write_packed(
-        self, destination: Destination, kind: Kind, payload: bytes, now_ns: int
-    ) -> Drop | None:
-        """Put one packed record into the spool; as ``write``."""
         if not self._mark[0]:  # a fork made in C ran no hook
             self.forget()
         segment = self._open.get(destination)
@@ -157,7 +145,7 @@ class SpoolWriter:
                 drop = _reason(error)
             finally:
                 self._is_writing = is_nested
-            if drop in (Drop.DISK, Drop.NO_DESCRIPTOR, Drop.QUOTA):
+            if drop in (Drop.DISK, Drop.NO_DESCRIPTOR):
                 self._refuse(destination, drop, now_ns)
             else:
                 self._refused.pop(destination, None)
@@ -174,8 +162,8 @@ class SpoolWriter:
         with self._current_lock():
             if len(self._starts) >= STARTS_MAX:
                 return
-            self._starts[span_id] = payload
-        self.write_packed(Destination.TRACES, Kind.START, payload, now_ns)
+            self.write_packed(Destination.TRACES, Kind.START, payload, now_ns)
+            self._starts[span_id] = payload  # behind it: a segment that it begins has it once
 
     def end(self, span_id: bytes, is_recorded: bool) -> None:
         """Take it that the call ended; its span, where it was recorded, is the tombstone of its start.
@@ -239,10 +227,10 @@ class SpoolWriter:
         """Append to the open segment, and to another if it is the file that refuses.
 
         Args:
-            destination: As ``write``.
-            kind: As ``write``.
+            destination: As ``write_packed``.
+            kind: As ``write_packed``.
             payload: As ``write_packed``.
-            now_ns: As ``write``.
+            now_ns: As ``write_packed``.
             is_nested: A signal handler records while its thread is recording: no segment may be closed
                 under what it interrupted, not even a full one.
         """
@@ -288,8 +276,6 @@ class SpoolWriter:
             spool = self._spool()
             if spool is None:
                 return Drop.NO_DIRECTORY
-            if not self._may_open():
-                return Drop.QUOTA
             starts = self._starts.values() if destination is Destination.TRACES else ()
             segment = open_segment(
                 spool, destination, self._resource(), tuple(starts), self._bytes_max, self._syncs

@@ -9,14 +9,14 @@ from fallom._host.files import File
 from fallom._spool.frame import Kind
 from fallom._spool.quota import AGE_GRACE_NS, AgeLimit, drop_aged
 from fallom._spool.segment import Destination, target_hash
-from fallom._spool.writer import SpoolWriter
+from tests.support.spools import RecordWriter
 
 DAY_NS = 86_400 * 10**9
 TARGETS = {destination: target_hash("http://target") for destination in Destination}
 
 
-def writer_of(spool: File, count: int) -> SpoolWriter:
-    writer = SpoolWriter(lambda: spool, dict, 1 << 20)
+def writer_of(spool: File, count: int) -> RecordWriter:
+    writer = RecordWriter(lambda: spool, dict, 1 << 20)
     for number in range(count):
         assert writer.write(Destination.TRACES, Kind.SPAN, [number], 1) is None
     return writer

@@ -16,9 +16,8 @@ from fallom._spool import erasing, tail
 from fallom._spool.erasing import Erasure, Person, erase_from_spool, person_of
 from fallom._spool.frame import Kind, pack
 from fallom._spool.segment import Destination, segment_names
-from fallom._spool.writer import SpoolWriter
 from tests.support.records import make_metrics, make_span
-from tests.support.spools import Reading, Segment, records_of
+from tests.support.spools import Reading, RecordWriter, Segment, records_of
 
 ADA, BOB = "session-of-ada", "session-of-bob"
 SECRET = "what nobody may read"
@@ -112,7 +111,7 @@ def test_an_id_that_was_recorded_as_a_number_is_found_by_its_text() -> None:
 def test_a_writer_goes_on_in_the_segment_that_something_was_erased_from(
     spool: File, spool_path: Path
 ) -> None:
-    writer = SpoolWriter(lambda: spool, dict, 1 << 20)
+    writer = RecordWriter(lambda: spool, dict, 1 << 20)
     assert writer.write(Destination.TRACES, Kind.SPAN, span(1, ADA), 1) is None
     assert writer.write(Destination.TRACES, Kind.SPAN, span(2, BOB), 1) is None
     assert erase(spool).unsent == {"spans": 1}

@@ -34,8 +34,8 @@ from fallom._spool.segment import (
     target_hash,
 )
 from fallom._spool.survey import count_left, marks_of, writers_of
-from fallom._spool.writer import SpoolWriter
 from tests.support.processes import in_child
+from tests.support.spools import RecordWriter
 
 TARGET = target_hash("http://target")
 TARGETS = dict.fromkeys(Destination, TARGET)
@@ -239,8 +239,8 @@ class Spool(RuleBasedStateMachine):
         self.ids += 1
         return hashlib.sha256(str(self.ids).encode()).digest()[:length]
 
-    def new_writer(self) -> SpoolWriter:
-        return SpoolWriter(lambda: self.spool, lambda: {"service": "s"}, SEGMENT_BYTES_MAX)
+    def new_writer(self) -> RecordWriter:
+        return RecordWriter(lambda: self.spool, lambda: {"service": "s"}, SEGMENT_BYTES_MAX)
 
     def new_reader(self) -> SpoolReader:
         return SpoolReader(
@@ -251,7 +251,7 @@ class Spool(RuleBasedStateMachine):
             on_error=self.said.append,
         )
 
-    def write_one(self, writer: SpoolWriter, size: int) -> None:
+    def write_one(self, writer: RecordWriter, size: int) -> None:
         record = [len(self.recorded), b"x" * size]
         before = self.sizes()
         dropped = writer.write(Destination.TRACES, Kind.SPAN, record, self.tick())

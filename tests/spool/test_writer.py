@@ -16,7 +16,7 @@ import pytest
 from fallom._host.control import Drop
 from fallom._host.files import File, open_directory, open_file
 from fallom._spool import writer as writer_module
-from fallom._spool.frame import RECORD_BYTES_MAX, Damage, Kind, decode_record, scan
+from fallom._spool.frame import RECORD_BYTES_MAX, Damage, Kind, decode_record, pack, scan
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
@@ -25,24 +25,24 @@ from fallom._spool.segment import (
     segment_names,
     try_take_over,
 )
-from fallom._spool.writer import SpoolWriter
 from tests.support.processes import in_child, in_child_of_c
+from tests.support.spools import RecordWriter
 
 TRACES = Destination.TRACES
 SECOND_NS = 1_000_000_000
 
 
 @pytest.fixture
-def make(spool: File) -> Iterator[Callable[..., SpoolWriter]]:
+def make(spool: File) -> Iterator[Callable[..., RecordWriter]]:
     made = []
 
-    def make_writer(**changes: Any) -> SpoolWriter:
+    def make_writer(**changes: Any) -> RecordWriter:
         arguments: dict[str, Any] = {
             "spool": lambda: spool,
             "resource": lambda: {"pid": os.getpid()},
             "segment_bytes_max": 1 << 20,
         }
-        made.append(SpoolWriter(**(arguments | changes)))
+        made.append(RecordWriter(**(arguments | changes)))
         return made[-1]
 
     yield make_writer
@@ -80,7 +80,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int, calls: list[int]) -> No
 
 
 def test_a_record_is_in_the_file_when_the_call_returns(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     assert make().write(TRACES, Kind.SPAN, "first", 0) is None
     [(name, found)] = contents(spool).items()
@@ -89,7 +89,7 @@ def test_a_record_is_in_the_file_when_the_call_returns(
 
 
 def test_each_destination_has_a_segment_of_its_own(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
     for destination in Destination:
@@ -99,7 +99,7 @@ def test_each_destination_has_a_segment_of_its_own(
 
 
 def test_a_full_segment_is_sealed_and_the_next_one_begins_with_the_resource(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make(segment_bytes_max=600)
     for number in range(20):
@@ -112,7 +112,7 @@ def test_a_full_segment_is_sealed_and_the_next_one_begins_with_the_resource(
 
 
 def test_sealing_leaves_nothing_open_and_recording_goes_on(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "before", 0)
@@ -123,7 +123,7 @@ def test_sealing_leaves_nothing_open_and_recording_goes_on(
 
 
 def test_a_segment_without_an_owner_is_taken_over_with_a_header_of_ones_own(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     earlier = make(resource=lambda: {"pid": -1})
     earlier.write(TRACES, Kind.SPAN, "of another", 0)
@@ -135,7 +135,7 @@ def test_a_segment_without_an_owner_is_taken_over_with_a_header_of_ones_own(
 
 
 def test_the_segment_of_another_destination_is_not_taken_over(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     _, file = create_segment(spool, Destination.METRICS)
     file.close()
@@ -144,7 +144,7 @@ def test_the_segment_of_another_destination_is_not_taken_over(
 
 
 def test_holding_a_segment_records_nothing_and_shows_a_living_writer(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     make().hold(Destination.WISHES, 0)
     [name] = segment_names(spool)
@@ -152,11 +152,25 @@ def test_holding_a_segment_records_nothing_and_shows_a_living_writer(
     assert contents(spool)[name] == [{"pid": os.getpid()}]
 
 
-def test_what_cannot_be_packed_or_is_too_large_is_told_and_costs_nothing_else(
-    make: Callable[..., SpoolWriter], spool: File
+def test_the_word_of_a_call_is_once_in_a_segment_also_in_one_that_it_begins(
+    make: Callable[..., RecordWriter], spool: File
+) -> None:
+    writer = make(segment_bytes_max=HEAD_BYTES + 150)
+    writer.start(b"first", pack("first call"), 0)
+    writer.write(TRACES, Kind.SPAN, "x" * 200, 1)
+    writer.start(b"second", pack("second call"), 2)
+    words = [[each for each in some if each != "x" * 200] for some in contents(spool).values()]
+    header = {"pid": os.getpid()}
+    assert sorted(words, key=len) == [
+        [header, "first call"],
+        [header, "first call", "second call"],
+    ]
+
+
+def test_what_is_too_large_is_told_and_costs_nothing_else(
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
-    assert writer.write(TRACES, Kind.SPAN, object(), 0) is Drop.NOT_ENCODABLE
     assert writer.write(TRACES, Kind.SPAN, "x" * RECORD_BYTES_MAX, 0) is Drop.TOO_LARGE
     assert writer.write(TRACES, Kind.SPAN, "small", 0) is None
     assert writer.write(TRACES, Kind.SPAN, "x" * RECORD_BYTES_MAX, 0) is Drop.TOO_LARGE
@@ -166,24 +180,11 @@ def test_what_cannot_be_packed_or_is_too_large_is_told_and_costs_nothing_else(
 
 def test_with_no_directory_there_is_a_reason_and_recording_resumes_at_once(spool: File) -> None:
     places: list[File | None] = [None]
-    writer = SpoolWriter(lambda: places[0], dict, 1 << 20)
+    writer = RecordWriter(lambda: places[0], dict, 1 << 20)
     assert writer.write(TRACES, Kind.SPAN, "lost", 0) is Drop.NO_DIRECTORY
     places[0] = spool
     assert writer.write(TRACES, Kind.SPAN, "kept", 1) is None
     writer.abandon()
-
-
-def test_above_the_quota_nothing_is_opened_and_the_spool_is_counted_once_a_second(
-    make: Callable[..., SpoolWriter], spool: File
-) -> None:
-    asked = []
-    writer = make(may_open=lambda: bool(asked.append(1)))
-    for now_ns in (0, 1, SECOND_NS - 1):
-        assert writer.write(TRACES, Kind.SPAN, "lost", now_ns) is Drop.QUOTA
-    assert len(asked) == 1
-    assert writer.write(TRACES, Kind.SPAN, "lost", SECOND_NS) is Drop.QUOTA
-    assert len(asked) == 2
-    assert segment_names(spool) == []
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_above_the_quota_nothing_is_opened_and_the_spool_is_counted_once_a_secon
     ],
 )
 def test_a_disk_that_refuses_is_asked_again_after_a_second(
-    make: Callable[..., SpoolWriter],
+    make: Callable[..., RecordWriter],
     spool: File,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
@@ -218,7 +219,7 @@ def test_a_disk_that_refuses_is_asked_again_after_a_second(
 
 
 def test_one_destination_that_is_refused_does_not_hold_back_another(
-    make: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., RecordWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = make()
     with monkeypatch.context() as patched:
@@ -228,7 +229,7 @@ def test_one_destination_that_is_refused_does_not_hold_back_another(
 
 
 def test_a_header_that_does_not_fit_leaves_no_segment_without_one(
-    make: Callable[..., SpoolWriter], spool: File, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., RecordWriter], spool: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the records that follow would stand under the resource of the writer before."""
     earlier = make(resource=lambda: {"pid": -1})
@@ -244,7 +245,7 @@ def test_a_header_that_does_not_fit_leaves_no_segment_without_one(
 
 
 def test_a_process_without_descriptors_says_so_for_the_whole_second(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     def record() -> list[Drop | None]:
         writer = make()
@@ -261,7 +262,7 @@ def test_a_process_without_descriptors_says_so_for_the_whole_second(
 
 
 def test_a_short_write_abandons_the_segment_and_later_records_are_whole(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     def record() -> list[Drop | None]:
         writer = make()
@@ -282,7 +283,7 @@ def test_a_short_write_abandons_the_segment_and_later_records_are_whole(
 
 
 def test_a_file_that_may_not_grow_is_left_for_another_and_nothing_is_lost(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     def record() -> list[Drop | None]:
         writer = make()
@@ -300,7 +301,7 @@ def test_the_removal_of_the_directory_is_noticed_within_a_second(tmp_path: Path)
     path = tmp_path / "spool"
     path.mkdir(mode=0o700)
     places = [open_directory(str(path))]
-    writer = SpoolWriter(lambda: places[-1], dict, 1 << 20)
+    writer = RecordWriter(lambda: places[-1], dict, 1 << 20)
     assert writer.write(TRACES, Kind.SPAN, "gone", 0) is None
     for file in path.iterdir():
         file.unlink()
@@ -314,7 +315,7 @@ def test_the_removal_of_the_directory_is_noticed_within_a_second(tmp_path: Path)
 
 
 def test_with_fsync_each_record_is_on_the_disk_before_the_call_returns(
-    make: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., RecordWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(writer_module.os, "fdatasync", synced.append)
@@ -330,7 +331,7 @@ def test_with_fsync_each_record_is_on_the_disk_before_the_call_returns(
 
 @pytest.mark.parametrize("has_hook", [True, False], ids=["forked by Python", "forked in C"])
 def test_a_forked_child_writes_to_a_segment_of_its_own_and_its_parent_goes_on(
-    make: Callable[..., SpoolWriter], spool: File, has_hook: bool
+    make: Callable[..., RecordWriter], spool: File, has_hook: bool
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "parent 1", 0)
@@ -349,7 +350,7 @@ def test_a_forked_child_writes_to_a_segment_of_its_own_and_its_parent_goes_on(
 
 
 def test_the_parents_segment_stays_locked_when_its_child_forgets_it(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "parent", 0)
@@ -369,7 +370,7 @@ def test_the_parents_segment_stays_locked_when_its_child_forgets_it(
 
 
 def test_a_child_is_not_stuck_on_the_lock_of_a_thread_that_it_does_not_have(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "parent", 0)
@@ -392,7 +393,7 @@ def test_a_child_is_not_stuck_on_the_lock_of_a_thread_that_it_does_not_have(
 
 
 def test_threads_that_are_first_in_a_child_forked_in_c_write_beside_each_other(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "parent", 0)
@@ -440,7 +441,7 @@ def test_threads_that_are_first_in_a_child_forked_in_c_write_beside_each_other(
     }
 
 
-def daemonise(writer: SpoolWriter, reused: socket.socket) -> None:
+def daemonise(writer: RecordWriter, reused: socket.socket) -> None:
     """Do what a daemon does: close every number, and open something of its own by ours."""
     for segment in writer._open.values():
         number = segment.file.fd
@@ -449,7 +450,7 @@ def daemonise(writer: SpoolWriter, reused: socket.socket) -> None:
 
 
 def test_after_a_host_reused_our_number_no_frame_lands_in_its_socket(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "before", 0)
@@ -467,9 +468,9 @@ def test_after_a_host_reused_our_number_no_frame_lands_in_its_socket(
     assert sorted(written(spool)) == ["after", "before"]
 
 
-@pytest.mark.parametrize("leave", [SpoolWriter.forget, SpoolWriter.abandon, SpoolWriter.seal])
+@pytest.mark.parametrize("leave", [RecordWriter.forget, RecordWriter.abandon, RecordWriter.seal])
 def test_a_number_that_the_host_reused_is_never_closed(
-    make: Callable[..., SpoolWriter], leave: Callable[[SpoolWriter], None]
+    make: Callable[..., RecordWriter], leave: Callable[[RecordWriter], None]
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "before", 0)
@@ -484,7 +485,7 @@ def test_a_number_that_the_host_reused_is_never_closed(
 
 
 def test_a_host_that_closed_our_number_costs_no_record(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "before", 0)
@@ -493,12 +494,12 @@ def test_a_host_that_closed_our_number_costs_no_record(
     assert sorted(written(spool)) == ["after", "before"]
 
 
-@pytest.mark.parametrize("leave", [SpoolWriter.abandon, SpoolWriter.seal])
+@pytest.mark.parametrize("leave", [RecordWriter.abandon, RecordWriter.seal])
 def test_a_segment_that_another_thread_closed_meanwhile_is_not_written_to(
-    make: Callable[..., SpoolWriter],
+    make: Callable[..., RecordWriter],
     spool: File,
     monkeypatch: pytest.MonkeyPatch,
-    leave: Callable[[SpoolWriter], None],
+    leave: Callable[[RecordWriter], None],
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "before", 0)
@@ -519,7 +520,7 @@ def test_a_segment_that_another_thread_closed_meanwhile_is_not_written_to(
 
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EFBIG, errno.ESPIPE])
 def test_what_two_files_in_a_row_refuse_is_one_drop_and_not_asked_again_for_a_second(
-    make: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch, number: int
+    make: Callable[..., RecordWriter], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     writer, calls = make(), []  # type: ignore[var-annotated]
     writer.write(TRACES, Kind.SPAN, "before", 0)
@@ -533,7 +534,7 @@ def test_what_two_files_in_a_row_refuse_is_one_drop_and_not_asked_again_for_a_se
 
 
 def test_a_segment_that_another_took_over_meanwhile_is_not_sealed_under_it(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     writer, other = make(), make()
     writer.write(TRACES, Kind.SPAN, "before", 0)
@@ -547,7 +548,7 @@ def test_a_segment_that_another_took_over_meanwhile_is_not_sealed_under_it(
 
 
 def test_a_signal_handler_may_record_while_its_thread_is_recording(
-    make: Callable[..., SpoolWriter], spool: File
+    make: Callable[..., RecordWriter], spool: File
 ) -> None:
     """At every one of our own lines, the birth of a segment and its rotation included."""
     import sys

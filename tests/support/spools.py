@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from fallom._host.control import Drop
 from fallom._host.files import File, open_file
 from fallom._spool.frame import Kind, encode_frame, pack
 from fallom._spool.reader import Piece, SpoolReader
 from fallom._spool.segment import Destination, SegmentName, create_segment, seal, target_hash
+from fallom._spool.writer import SpoolWriter
 
 TARGET = target_hash("http://127.0.0.1/v1/traces")
 
@@ -111,3 +113,10 @@ class Reading:
 def records_of(pieces: list[Piece]) -> list[Any]:
     """Give the records of a batch."""
     return [item.record for piece in pieces for item in piece.items]
+
+
+class RecordWriter(SpoolWriter):
+    """The writer of a process, with a way to write what is not packed yet."""
+
+    def write(self, destination: Destination, kind: Kind, record: Any, now_ns: int) -> Drop | None:
+        return self.write_packed(destination, kind, pack(record), now_ns)
