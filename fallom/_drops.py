@@ -11,7 +11,8 @@ import threading
 import time
 from collections import Counter
 
-from fallom._host.control import LOCK_DEADLINE_S, ControlPage, Drop
+from fallom._host.control import LOCK_DEADLINE_S, ControlPage
+from fallom._host.counts import Drop
 from fallom._host.files import File
 
 __all__ = ["Drops"]

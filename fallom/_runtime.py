@@ -25,7 +25,8 @@ from fallom._core.sampling import is_kept, is_sampled
 from fallom._core.settings import Settings, resolve_settings
 from fallom._core.span import Span, Wish
 from fallom._drops import Drops
-from fallom._host.control import GENERATION_WORD, Drop
+from fallom._host.control import GENERATION_WORD
+from fallom._host.counts import Drop
 from fallom._host.files import File
 from fallom._host.forks import ForkGuard, ProcessLock, new_mark
 from fallom._host.ids import Ids

@@ -11,7 +11,7 @@ from typing import Any
 from fallom._core.extra_targets import ExtraTarget
 from fallom._core.settings import Settings
 from fallom._flusher.targets import hashes_of, target_hashes
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._host.files import entries_of
 from fallom._host.place import Place
 from fallom._host.target_board import TARGET_DROPS, TargetBoard, TargetCount

@@ -13,7 +13,8 @@ from fallom._core.settings import Settings
 from fallom._flusher.fan_out import FanOut
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.ship import Lane
-from fallom._host.control import ControlPage, Drop
+from fallom._host.control import ControlPage
+from fallom._host.counts import Drop
 from fallom._host.directory import StateDirectory
 from fallom._host.target_board import TargetCount
 from fallom._spool.quota import (

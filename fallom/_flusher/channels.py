@@ -22,7 +22,7 @@ from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.ship import Channel
 from fallom._flusher.window import BATCHES_MAX
-from fallom._host.control import Tally
+from fallom._host.counts import Tally
 from fallom._spool.reader import Item
 from fallom._spool.segment import Destination
 

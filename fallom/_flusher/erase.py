@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fallom._flusher.dead_reading import damaged_of, letters_of, remove_letters
-from fallom._host.control import ControlPage, Drop
+from fallom._host.control import ControlPage
+from fallom._host.counts import Drop
 from fallom._host.directory import StateDirectory
 from fallom._host.files import File, entries_of, open_file
 from fallom._spool.erasing import Erasure, Person, erase_from_spool, person_of

@@ -21,7 +21,8 @@ from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.ship import Channel, Lane
 from fallom._flusher.targets import EXTRA_DESTINATIONS, extra_hash, hashes_of
-from fallom._host.control import ControlPage, Drop, Tally
+from fallom._host.control import ControlPage
+from fallom._host.counts import Drop, Tally
 from fallom._host.directory import StateDirectory
 from fallom._host.files import File
 from fallom._host.target_board import TargetBoard, TargetCount

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import Counter
 
-from fallom._host.control import Drop, Tally
+from fallom._host.counts import Drop, Tally
 
 __all__ = ["Ledger"]
 

@@ -31,7 +31,8 @@ from fallom._flusher.ship import Lane
 from fallom._flusher.ship_masks import ShipMasks
 from fallom._flusher.syncing import SyncThread
 from fallom._flusher.targets import target_hashes
-from fallom._host.control import ControlPage, Drop, Tally
+from fallom._host.control import ControlPage
+from fallom._host.counts import Drop, Tally
 from fallom._host.directory import StateDirectory
 from fallom._host.versions import pack_version
 from fallom._spool.quota import Pressure

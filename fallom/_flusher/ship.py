@@ -23,7 +23,7 @@ from fallom._flusher.delivery import Delivery, Refused, Result
 from fallom._flusher.doubt import AHEAD_READS, is_doubt, settle_doubt
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.window import BATCHES_MAX, BYTES_MAX, Batch, Window
-from fallom._host.control import Drop, Tally
+from fallom._host.counts import Drop, Tally
 from fallom._spool.reader import Item, Piece, SpoolReader
 from fallom._spool.segment import Destination
 

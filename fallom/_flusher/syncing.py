@@ -14,7 +14,8 @@ from fallom._flusher.folders import Folders
 from fallom._flusher.http import Http
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.sync import Sync
-from fallom._host.control import ControlPage, Tally
+from fallom._host.control import ControlPage
+from fallom._host.counts import Tally
 from fallom._host.directory import StateDirectory
 from fallom._snapshot.publish import Publisher
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._host.files import File
 from fallom._host.forks import ProcessLock, new_mark
 from fallom._spool.frame import (

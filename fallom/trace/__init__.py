@@ -13,7 +13,7 @@ from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
 from fallom._core.span import AttributeValue
 from fallom._core.span import SessionContext as Session
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._runtime import HOLDER, current
 from fallom._spool.frame import Kind, RecordError
 from fallom._spool.segment import Destination

@@ -13,7 +13,7 @@ import fallom
 from fallom import _runtime, trace
 from fallom._core.assignment import bucket_of
 from fallom._core.sampling import is_sampled
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._tracing import ContextTracing
 from tests.support.spans import recorded_spans
 

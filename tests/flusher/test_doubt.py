@@ -18,7 +18,7 @@ from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import PROBES
 from fallom._flusher.doubt import AHEAD_READS
 from fallom._flusher.http import Request
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._host.files import File, open_directory
 from fallom._spool.quota import drop_aged
 from fallom._spool.segment import Destination, target_hash

@@ -10,7 +10,7 @@ import pytest
 
 from fallom._flusher.dead import DeadLetters
 from fallom._flusher.http import Request
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._host.files import File
 from fallom._spool.erasing import Person, erase_from_spool
 from tests.flusher.test_doubt import Picky, dead_numbers

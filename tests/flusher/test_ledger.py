@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from fallom._flusher.ledger import Ledger
-from fallom._host.control import Drop, Tally
+from fallom._host.counts import Drop, Tally
 
 
 def test_what_was_counted_is_taken_once() -> None:

@@ -20,7 +20,7 @@ from fallom._core.settings import resolve_settings
 from fallom._flusher import loop, ship
 from fallom._flusher.election import Election
 from fallom._flusher.loop import Flusher
-from fallom._host.control import Tally
+from fallom._host.counts import Tally
 from fallom._runtime import Runtime
 from fallom._spool.quota import usage_of
 from fallom._spool.segment import Destination

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from fallom._core.settings import resolve_settings
 from fallom._flusher.http import NetworkError, Request
 from fallom._flusher.self_metrics import SelfMetrics
-from fallom._host.control import Drop, Tally
+from fallom._host.counts import Drop, Tally
 from tests.support.commands import fallom as run
 from tests.support.raw_server import RawServer
 from tests.support.scripts import run_script

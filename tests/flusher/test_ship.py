@@ -20,7 +20,7 @@ from fallom._flusher.exposures import ExposureFilter
 from fallom._flusher.http import NetworkError, Request, Response
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.ship import Channel, Lane, LaneLimits
-from fallom._host.control import Drop, Tally
+from fallom._host.counts import Drop, Tally
 from fallom._host.files import File, open_file
 from fallom._spool.frame import Kind, decode_record, scan, seed_of
 from fallom._spool.segment import Destination

@@ -16,7 +16,7 @@ from fallom._flusher.dead import DeadLetters
 from fallom._flusher.delivery import deliver_otlp
 from fallom._flusher.http import Http, Request
 from fallom._flusher.window import BATCHES_MAX
-from fallom._host.control import Drop, Tally
+from fallom._host.counts import Drop, Tally
 from fallom._host.files import File
 from tests.flusher.test_ship import Ship, left, letters, record
 from tests.support.raw_server import RawServer, answer

@@ -20,10 +20,9 @@ from fallom._host.control import (
     BEAT_STALE_NS,
     PAGE_BYTES,
     ControlPage,
-    Drop,
-    Tally,
     remove_asides,
 )
+from fallom._host.counts import Drop, Tally
 from fallom._host.files import File, UnsafeFileError, open_file
 from fallom._host.versions import pack_version, unpack_version
 from tests.support.processes import at_once, in_child

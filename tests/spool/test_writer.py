@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._host.files import File, open_directory, open_file
 from fallom._spool import writer as writer_module
 from fallom._spool.frame import RECORD_BYTES_MAX, Damage, Kind, decode_record, pack, scan

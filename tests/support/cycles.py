@@ -26,7 +26,8 @@ from fallom._flusher.election import Election
 from fallom._flusher.ledger import Ledger
 from fallom._flusher.ship import Channel, Lane, LaneLimits
 from fallom._flusher.targets import target_hashes
-from fallom._host.control import ControlPage, Tally, remove_asides
+from fallom._host.control import ControlPage, remove_asides
+from fallom._host.counts import Tally
 from fallom._host.directory import StateDirectory
 from fallom._host.files import make_directory
 from fallom._snapshot.entries import Kind as EntryKind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fallom._host.control import Drop
+from fallom._host.counts import Drop
 from fallom._host.files import File, open_file
 from fallom._spool.frame import Kind, encode_frame, pack
 from fallom._spool.reader import Piece, SpoolReader
