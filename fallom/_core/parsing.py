@@ -194,7 +194,12 @@ def whole_number_of(low: int, high: int, unit: str) -> Callable[[str, Any], int]
     parse_number = number_of(low, high, unit)
 
     def parse(source: str, raw: Any) -> int:
-        return int(parse_number(source, raw))
+        value = parse_number(source, raw)
+        if not value.is_integer():
+            raise ConfigurationError(
+                f"{source} is {raw!r}; expected a whole number of {unit}.", source
+            )
+        return int(value)
 
     return parse
 
@@ -233,7 +238,8 @@ def read_path(source: str, raw: Any) -> str:
     """Read the path of a directory; it is made absolute."""
     try:
         path = os.fspath(raw)
-    except TypeError:
+        os.fsencode(path)  # not every text is a path: one lone surrogate is none
+    except (TypeError, UnicodeEncodeError):
         path = b""
     if not isinstance(path, str) or not path or "\0" in path:
         raise ConfigurationError(f"{source} is {raw!r}; expected the path of a directory.", source)

@@ -43,6 +43,7 @@ _logger = logging.getLogger("fallom")
 
 _MIB = 1 << 20
 _NONE: Mapping[str, str] = {}
+_Parse = Callable[[str, Any], Any]
 
 
 class Settings(Frozen, hidden=("api_key", "traces_headers")):
@@ -172,7 +173,7 @@ def resolve_settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -
     for name, (field_name, variables, parse) in PARAMETERS.items():
         source, raw = _first(name, given, variables, environ)
         if source:
-            values[field_name] = parse(source, raw)
+            values[field_name] = _parsed(parse, source, raw)
     if "extra_targets" not in given:
         values["extra_targets"] = extra_targets_in(environ)
     if _env_says_no_content(environ):
@@ -182,6 +183,19 @@ def resolve_settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -
     if not values.get("service_name"):
         values["service_name"] = attributes.get("service.name", "")
     return Settings(**values)
+
+
+def _parsed(parse: _Parse, source: str, raw: Any) -> Any:
+    """Check a value, whose own methods are the application's code and may raise anything."""
+    try:
+        return parse(source, raw)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # it cannot be read, or not even be shown
+        kind, raised = type(raw).__name__, type(error).__name__
+        raise ConfigurationError(
+            f"{source} cannot be read: its value, of type {kind}, raises {raised}.", source
+        ) from error
 
 
 def _resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
@@ -220,7 +234,6 @@ def _env_says_no_content(environ: Mapping[str, str]) -> bool:
     return environ.get("FALLOM_CAPTURE_CONTENT", "").strip().lower() in FALSE_WORDS
 
 
-_Parse = Callable[[str, Any], Any]
 _YEAR_S = 366 * 86_400
 _TIB = 1 << 40
 

@@ -235,6 +235,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("state_dir", 7, "path of a directory"),
     ("state_dir", b"/bytes", "path of a directory"),
     ("state_dir", "a\0b", "path of a directory"),
+    ("state_dir", "/\ud800", "path of a directory"),
+    ("bootstrap", "/\ud800.json", "bootstrap"),
     ("flusher", "thread", "'process' or 'external'"),
     ("fsync", "sometimes", "'none' or 'interval' or 'always'"),
     ("metrics_protocol", "xml", "'otlp' or 'json'"),
@@ -248,6 +250,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("linger", float("inf"), "seconds from 0"),
     ("spool_bytes_max", 1000, "bytes from"),
     ("segment_bytes_max", 4095, "bytes from 4096"),
+    ("dead_bytes_max", 0.5, "whole number of bytes"),
+    ("spool_segments_max", "16.5", "whole number of files"),
     ("sample_rate", 1.1, "from 0 to 1"),
 ]
 
@@ -271,6 +275,26 @@ BAD_TEXTS = [
 def test_a_number_beyond_all_floats_is_told_like_any_other_that_is_too_large() -> None:
     with pytest.raises(ConfigurationError, match="seconds from 0 to 60"):
         resolve_settings({"cold_start_timeout": 10**400}, {})
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError("the application's own code")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("value", [Broken(), [Broken()], {Broken(): 1}])
+@pytest.mark.parametrize("parameter", ["debug", "linger", "ship_masks", "state_dir"])
+def test_a_value_that_cannot_even_be_shown_is_told_by_its_type(parameter: str, value: Any) -> None:
+    message = refused({parameter: value})
+    assert parameter in message
+    assert type(value).__name__ in message
+
+
+def test_a_path_of_bytes_that_are_no_text_is_a_path() -> None:
+    named = os.fsdecode(b"/caf\xe9")
+    assert resolve_settings({}, {"FALLOM_STATE_DIR": named}).state_dir == named
 
 
 @pytest.mark.parametrize(("parameter", "value"), BAD_TEXTS)
