@@ -115,6 +115,8 @@ def _clean_field(value: Any) -> Any:
         return clean_record(value)
     if isinstance(value, (list, tuple)):
         return [_clean_field(item) for item in _first(value)]
+    if isinstance(value, int):  # a time, a count: as text it would be a record of no kind
+        return max(-_INT64_MAX, min(int.__index__(value), _INT64_MAX))
     return clean_value(value)
 
 

@@ -146,6 +146,15 @@ def test_a_long_text_of_an_event_is_cut_and_the_event_stays() -> None:
     assert read.attributes["fallom.cut"] == ["exception.message"]
 
 
+@pytest.mark.parametrize("beyond", [1 << 64, 1 << 200, -(1 << 70)])
+def test_a_time_beyond_64_bits_is_the_nearest_one_and_the_record_can_be_read(beyond: int) -> None:
+    nearest = (1 << 63) - 1 if beyond > 0 else -(1 << 63) + 1
+    event = Event(beyond, "late", {})
+    read = span_of(decode_record(packed(span({"good": 7}, end_unix_ns=beyond, events=[event]))))
+    assert (read.end_unix_ns, read.events[0].unix_ns) == (nearest, nearest)
+    assert sent(span({"good": 7}, end_unix_ns=beyond, events=[event])) == {"good": 7}
+
+
 def test_a_number_of_another_library_stays_a_number() -> None:
     class Float32:
         def __float__(self) -> float:
