@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fallom._core.limits import clean_mapping, clean_value
+from fallom._core.limits import clean_value
 from fallom._core.span import SessionContext
 
 __all__ = [
@@ -114,8 +114,9 @@ def encode_session(session: SessionContext) -> str:
         fields["customer_id"] = session.customer_id
     if session.tags:
         fields["tags"] = [clean_value(tag) for tag in session.tags]
-    if session.metadata:
-        fields["metadata"] = clean_mapping(session.metadata)
+    metadata = clean_value(session.metadata)  # never raises: of what is no mapping it gives text
+    if isinstance(metadata, dict) and metadata:
+        fields["metadata"] = metadata
     while True:
         text = json.dumps(fields, separators=(",", ":"), default=clean_value)
         if len(text) <= SESSION_CHARACTERS_MAX:

@@ -174,3 +174,15 @@ def test_values_that_json_does_not_know_are_replaced() -> None:
     assert decoded.metadata is not None
     assert decoded.metadata["a"] == "<Hostile>"
     assert decoded.metadata["3"] == ["x"]
+
+
+class RaisingMapping(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("the application's own code")
+
+
+@pytest.mark.parametrize("metadata", [["a", "list"], "text", 7, RaisingMapping(a=1)])
+def test_metadata_that_are_no_mapping_are_left_out_alone(metadata: Any) -> None:
+    session = SessionContext("app", "s", "c", metadata, ("t",))
+    headers = write_headers(Carried(session, PARENT))
+    assert read_headers(headers) == Carried(session._replace(metadata=None), PARENT)
