@@ -201,11 +201,13 @@ class ChatReader:
             self._answer.choice(0, None)  # closed before anything came
         found = self._answer.attributes()
         if self._plain_text is not None:
-            said = self._answer.text_message(0, "assistant", self._plain_text)
-            found[names.OUTPUT_MESSAGES] = f"[{said}]"
+            found[names.OUTPUT_MESSAGES] = encode_messages([self._plain_text], self._only_message)
         elif self._content_captured and self._choices:
             found[names.OUTPUT_MESSAGES] = encode_messages(sorted(self._choices), self._message)
         return found
+
+    def _only_message(self, text: str) -> str:
+        return self._answer.text_message(0, "assistant", text)
 
     def _message(self, index: int) -> Part | str:
         choice = self._choices[index]

@@ -219,6 +219,7 @@ def test_chunks_that_bring_only_text_are_read_the_short_way(
 OTHER_MESSAGES: list[Any] = [
     *({"role": role} for role in ("", None, "developer", "\ud800")),
     *({"content": text} for text in (None, "", "a\nb", "\ud800", "x" * 70_000, ["part"], 1)),
+    *({"content": character * 65_536} for character in ("x", "\x01", "\U0001f642")),  # up to 6 bytes
     {"content": "see data:image/png;base64,aGVsbG8="},
     {"annotations": []},
     {"refusal": "no"},
