@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["check_text"]
+from typing import Any
+
+__all__ = ["check_text", "seconds_of", "version_of"]
 
 
 def check_text(**named: object) -> None:
@@ -13,4 +15,31 @@ def check_text(**named: object) -> None:
     """
     for name, value in named.items():
         if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {value!r:.50}")
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}: {_shown(value)}")
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """Give a number of seconds.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    return float(value)
+
+
+def version_of(version: Any) -> Any:
+    """Give a version as it is looked for; text of what cannot be a key, and so was never published."""
+    try:
+        hash(version)
+    except Exception:  # noqa: BLE001 - of any type, and its methods are the application's code
+        return _shown(version)
+    return version
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.50}"
+    except Exception:  # noqa: BLE001 - __repr__ is the application's code
+        return f"<{type(value).__name__}>"

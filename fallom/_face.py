@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from fallom._arguments import seconds_of
 from fallom._auto_instrument import connect_celery, instrument_clients
 from fallom._core.errors import ConfigurationError, StateDirectoryError
 from fallom._core.settings import Settings, is_hosted, resolve_settings
@@ -165,12 +166,15 @@ def flush(timeout: float = 10.0) -> int:
         How many records the server has not accepted by then; 0 when all is delivered. They are not
         lost: they stay in the spool.
 
+    Raises:
+        TypeError: ``timeout`` is no number.
+
     Blocks:
         For up to ``timeout``.
     """
     from fallom._flush import POLL_S, flush_steps  # paid for by those who use it
 
-    for left in flush_steps(current(), timeout):
+    for left in flush_steps(current(), seconds_of("timeout", timeout)):
         if left is not None:
             return left
         time.sleep(POLL_S)
@@ -183,7 +187,7 @@ async def aflush(timeout: float = 10.0) -> int:
 
     from fallom._flush import POLL_S, flush_steps
 
-    for left in flush_steps(current(), timeout):
+    for left in flush_steps(current(), seconds_of("timeout", timeout)):
         if left is not None:
             return left
         await asyncio.sleep(POLL_S)
@@ -228,11 +232,14 @@ def wait_until_ready(timeout: float = 10.0) -> bool:
     Returns:
         Whether they can.
 
+    Raises:
+        TypeError: ``timeout`` is no number.
+
     Blocks:
         For up to ``timeout``; not at all where a snapshot is there.
     """
+    give_up = time.monotonic() + seconds_of("timeout", timeout)
     runtime = current()
-    give_up = time.monotonic() + timeout
     runtime.look()
     while runtime.snapshot.is_empty():
         if time.monotonic() >= give_up:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fallom._arguments import check_text
+from fallom._arguments import check_text, version_of
 from fallom._assignments import Made
 from fallom._core.assignment import CompiledConfig, bucket_of, choose
 from fallom._core.assignment import explain as explain_assignment
@@ -170,6 +170,7 @@ def explain(
         Without ``at`` never; with it for a read of the snapshot's database, milliseconds and at most 2 s.
     """
     check_text(config_key=config_key, session_id=session_id)
+    version = version_of(version)
     runtime = current()
     if at is not None:
         at_ns = unix_ns_of(at)

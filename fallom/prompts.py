@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from fallom._arguments import check_text
+from fallom._arguments import check_text, version_of
 from fallom._context import CURRENT_PROMPT, PromptTag
 from fallom._core.assignment import choose_prompt
 from fallom._core.errors import ConfigurationError, MissingVariableError, NotFoundError
@@ -174,6 +174,8 @@ def get(
         check_fallback(fallback)
     if missing not in _INSTEAD:
         raise _no_policy(missing)
+    if version is not None:
+        version = version_of(version)
     runtime = HOLDER.runtime or current()
     runtime.look_if_due()
     prompt = runtime.snapshot.prompt(prompt_key, version)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from fallom import models
-from fallom._arguments import check_text
+from fallom._arguments import check_text, version_of
 from fallom._context import enter_session, leave_session
 from fallom._core.span import AttributeValue, SessionContext
 from fallom._runtime import current
@@ -87,7 +87,7 @@ class FallomSession:
 
             runtime.look_if_due()
             await asyncio.sleep(POLL_S)
-        if version is not None:
+        if version is not None and version_of(version) is version:
             await self._wait_for_version(key, version)
         return self.get_model_sync(config_key, fallback, version, context)
 

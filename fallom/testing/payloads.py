@@ -23,6 +23,12 @@ def listings_of(
     Raises:
         ConfigurationError: Something in them cannot be served; the message says what and how to mend it.
     """
+    for name, said in (("models", models), ("prompts", prompts), ("ab_tests", ab_tests)):
+        if not isinstance(said, Mapping):
+            raise ConfigurationError(
+                f"{name} must be a mapping of keys to what they give, not {type(said).__name__}.",
+                name,
+            )
     listings = [
         read_listing(Kind.CONFIG, {"configs": [_shared(k, v, "model") for k, v in models.items()]}),
         read_listing(Kind.PROMPT, {"prompts": [_prompt(k, v) for k, v in prompts.items()]}),
