@@ -120,8 +120,7 @@ class ChatReader:
 
     def piece(self, piece: Any) -> None:
         """Take a chunk."""
-        if not self.plain(piece):
-            self._take(piece, "delta")
+        self._take(piece, "delta")
 
     def whole(self, answer: Any) -> None:
         """Take a completion."""

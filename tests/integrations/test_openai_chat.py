@@ -195,31 +195,31 @@ def test_the_short_way_to_read_a_chunk_reads_what_the_long_way_does(
 ) -> None:
     short, long = ChatReader({}, content_captured), ChatReader({}, content_captured)
     for chunk in chunks:
-        short.piece(ChatCompletionChunk.model_construct(**chunk))
-        long._take(chunk, "delta")
+        made = ChatCompletionChunk.model_construct(**chunk)
+        if not short.plain(made):
+            short.piece(made)
+        long.piece(chunk)
     assert short.answer(True) == long.answer(True)
 
 
 @pytest.mark.parametrize("more", [{}, {"role": "assistant"}, {"refusal": None, "role": None}])
-def test_chunks_that_bring_only_text_are_read_the_short_way(
-    more: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_that_bring_only_text_are_read_the_short_way(more: Any) -> None:
     reader = ChatReader({}, True)
     choice = {"index": 0, "delta": {"content": "word", **more}, "finish_reason": None}
     chunk = ChatCompletionChunk.model_validate(
         {"id": "c", "model": "m", "object": "chat.completion.chunk", "created": 1}
         | {"choices": [choice]}
     )
+    assert not reader.plain(chunk)  # the first
     reader.piece(chunk)
-    monkeypatch.setattr(ChatReader, "_take", None)
-    reader.piece(chunk)
+    assert reader.plain(chunk)
     assert "wordword" in str(reader.answer(True)["gen_ai.output.messages"])
 
 
 OTHER_MESSAGES: list[Any] = [
     *({"role": role} for role in ("", None, "developer", "\ud800")),
     *({"content": text} for text in (None, "", "a\nb", "\ud800", "x" * 70_000, ["part"], 1)),
-    *({"content": character * 65_536} for character in ("x", "\x01", "\U0001f642")),  # up to 6 bytes
+    *({"content": one * 65_536} for one in ("x", "\x01", "\U0001f642")),  # up to 6 bytes each
     {"content": "see data:image/png;base64,aGVsbG8="},
     {"annotations": []},
     {"refusal": "no"},
