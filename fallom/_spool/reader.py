@@ -173,7 +173,7 @@ class SpoolReader:
             try:
                 self._write_owed(tail)
                 if tail.name.is_sealed:
-                    self._finish_sealed(tail)
+                    self._finish_sealed(tail, monotonic_ns)
                 elif not tail.file.lock():
                     writers += 1
                 else:
@@ -315,15 +315,15 @@ class SpoolReader:
     def _is_done_by_all(self, tail: Tail) -> bool:
         return tail.is_done and all(tail.is_accepted_by(each) for each in self._sharing.others)
 
-    def _finish_sealed(self, tail: Tail) -> None:
-        tail.size = tail.file.size()
+    def _finish_sealed(self, tail: Tail, monotonic_ns: int) -> None:
+        tail.look(monotonic_ns)
         if self._is_done_by_all(tail):
             self._delete(tail)
 
     def _finish_ownerless(self, tail: Tail, monotonic_ns: int, leaving: bool) -> None:
         """Delete an ownerless segment that is done. Under its lock: the size is final."""
+        tail.look(monotonic_ns)
         idle = leaving or monotonic_ns - tail.idle_since_ns >= DELETE_AFTER_NS
-        tail.size = tail.file.size()
         if idle and self._is_done_by_all(tail) and tail.file.is_intact():
             self._delete(tail)
 

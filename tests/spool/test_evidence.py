@@ -18,6 +18,7 @@ from tests.support.spools import Reading, Segment
 GONE = {"process.pid": 0x7FFFFFFF}  # more than any system has
 HERE = {"process.pid": os.getpid()}
 LATER_NS = 10_000_000_000
+END_AT = 6  # of a span's record
 
 
 def died(records: list[Any]) -> list[int]:
@@ -134,9 +135,26 @@ def test_a_call_ends_with_the_last_that_was_written_and_not_when_it_was_delivere
     reading = Reading(spool)
     reading.take_all()
     reading.tidy(LATER_NS)
-    end_at = 6
     [told] = reading.take_all()
-    assert told[end_at] == written_ns
+    assert told[END_AT] == written_ns
+
+
+def test_a_call_ends_with_the_last_that_was_written_although_that_was_first_seen_in_tidying_up(
+    spool: File,
+) -> None:
+    began_ns = make_span(1).start_unix_ns
+    segment = Segment(spool, GONE)
+    os.utime(segment.name.file_name(), ns=(began_ns, began_ns), dir_fd=spool.fd)
+    reading = Reading(spool)
+    reading.take_all()
+    written_ns = began_ns + 5_000_000_000
+    segment.add(make_span(1), kind=Kind.START)
+    os.utime(segment.leave().file_name(), ns=(written_ns, written_ns), dir_fd=spool.fd)
+    reading.reader.tidy(LATER_NS)  # it was not looked at since
+    reading.take_all()
+    reading.tidy(LATER_NS)
+    [told] = reading.take_all()
+    assert told[END_AT] == written_ns
 
 
 def refuse_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
