@@ -82,17 +82,23 @@ def enter_session(session: SessionContext) -> None:
     CURRENT_SESSION.set(session)
 
 
-def leave_session(session: SessionContext) -> None:
+def leave_session(session: SessionContext, is_dropped: bool = False) -> None:
     """Make what was current before a session so again; nothing where it was not entered.
 
-    A generator that holds a session is closed wherever the collector runs, within another session, too.
-    Sessions that were entered within this one and never left are left with it.
+    Sessions that were entered within this one and never left are left with it, unless it is dropped: a
+    generator that holds a session is closed wherever the collector runs, and what was entered there since
+    is none of its own.
     """
     entered = _ENTERED.get()
     for number in reversed(range(len(entered))):
         if entered[number][0] is session:
-            _ENTERED.set(entered[:number])
-            CURRENT_SESSION.set(entered[number][1])
+            before = entered[number][1]
+            if is_dropped and number + 1 < len(entered):
+                inner, *others = entered[number + 1 :]
+                _ENTERED.set((*entered[:number], (inner[0], before), *others))
+            else:
+                _ENTERED.set(entered[:number])
+                CURRENT_SESSION.set(before)
             return
 
 

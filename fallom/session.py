@@ -180,7 +180,7 @@ class FallomSession:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        leave_session(self._context)
+        leave_session(self._context, is_dropped=kind is GeneratorExit)
 
     async def __aenter__(self) -> FallomSession:
         return self.__enter__()

@@ -69,6 +69,20 @@ def test_a_session_whose_generator_the_collector_closes_elsewhere_changes_nothin
     assert session_id() is None
 
 
+def test_a_session_whose_generator_is_dropped_within_a_later_one_leaves_that_as_it_is() -> None:
+    def streamed() -> Iterator[int]:
+        with fallom.session("app", "s-other"):
+            yield 1
+
+    stream = streamed()
+    next(stream)
+    assert session_id() == "s-other"
+    with fallom.session("app", "s-1"), fallom.session("app", "s-2"):
+        del stream
+        assert session_id() == "s-2"
+    assert session_id() is None
+
+
 def test_a_session_that_was_entered_within_another_and_never_left_ends_with_it() -> None:
     forgotten, session = fallom.session("app", "s-forgotten"), fallom.session("app", "s-1")
     with session, session:
