@@ -51,6 +51,7 @@ _BASE64_MIN = 1024  # a text that looks like base64 from this length on is taken
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?;base64,[\w+/=%-]*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\r\n]+")
+_NOTICE = re.compile(r"\[cut: (\d{1,15}) characters\]\Z")
 _NOTHING: Mapping[str, Any] = {}
 # Of the call that is being read here. A context variable, because the readers' functions make rooms
 # where they meet a message, and know nothing of the call.
@@ -166,7 +167,12 @@ class Room:
             shown = self._mask(shown)
         cut = len(whole) - min(len(whole), _SCANNED_MAX)
         if len(shown) > self._characters:
-            cut += len(shown) - self._characters
+            # What was gathered from pieces may say already what it lacks: one notice, of all of it.
+            said = _NOTICE.search(shown, max(0, len(shown) - 40))
+            if said is not None:
+                shown = shown[: said.start()]
+                cut += int(said[1])
+            cut += max(0, len(shown) - self._characters)
             shown = shown[: self._characters]
         self._characters -= len(shown)
         return clean(f"{shown}[cut: {cut} characters]" if cut else shown)

@@ -29,7 +29,7 @@ from fallom.integrations._content import (
 )
 from fallom.integrations._openai_chat import ChatReader
 from fallom.integrations._openai_responses import ResponsesReader
-from fallom.integrations._reading import count, counts
+from fallom.integrations._reading import Gathered, count, counts
 
 
 def shown(messages: Any, reader: Any = ChatReader, name: str = "messages") -> Any:
@@ -133,6 +133,18 @@ def test_a_cycle_ends() -> None:
 def test_a_lone_surrogate_becomes_what_utf8_can_carry() -> None:
     assert shown([{"role": "user", "content": "a\ud800b"}])[0]["parts"][0]["content"] == "a?b"
     assert clean("\udfff") == "?"
+
+
+@pytest.mark.parametrize("before", ["", "y" * 1000])
+def test_a_text_that_was_gathered_from_pieces_says_once_how_much_of_it_is_missing(
+    before: str,
+) -> None:
+    gathered, room = Gathered(), Room()
+    for _ in range(70):
+        gathered.add("x" * 1000)
+    room.text(before)
+    kept = MESSAGE_CHARACTERS_MAX - len(before)
+    assert room.text(str(gathered)) == "x" * kept + f"[cut: {70_000 - kept} characters]"
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
