@@ -308,11 +308,11 @@ def _base_url_of(client: Any, library: str) -> Callable[[Any], Any]:
     """Give what gives the base URL of a client.
 
     The library's own property gives what is in ``_base_url``, in newer versions by way of an import
-    (1 us); that of a subclass may give anything.
+    (1 us); that of a subclass may give anything, and so may that of ``openai`` used as a client.
     """
     for base in type(client).__mro__:
         if "base_url" in vars(base):
-            is_own = base.__module__.partition(".")[0] == library and "_base_url" in vars(client)
+            is_own = base.__module__.startswith(f"{library}._") and "_base_url" in vars(client)
             return operator.attrgetter("_base_url" if is_own else "base_url")
     return operator.attrgetter("base_url")
 

@@ -117,6 +117,23 @@ def test_base_url_of_a_subclass_is_its_own(provider: Provider, tracing: Recordin
     assert told == ["127.0.0.1", "localhost"]
 
 
+def test_base_url_of_the_module_used_as_a_client_is_the_modules(
+    provider: Provider, tracing: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.always = chat_reply
+    monkeypatch.setattr(openai, "_client", None)
+    monkeypatch.setattr(openai, "api_key", "k")
+    monkeypatch.setattr(openai, "base_url", f"{provider.url}/v1")
+    with openai._load_client() as bare:
+        client = wrap_openai(bare, tracing)
+        create(client)
+        there = provider.url.replace("127.0.0.1", "localhost")
+        monkeypatch.setattr(openai, "base_url", f"{there}/v1")
+        create(client)
+    told = [span.attributes["server.address"] for span in tracing.spans]
+    assert told == ["127.0.0.1", "localhost"]
+
+
 async def test_async_create_gives_a_completion_and_one_span(abare: Any, tracing: Recording) -> None:
     completion = await create(wrap_openai(abare, tracing))
     assert isinstance(completion, ChatCompletion)
