@@ -278,6 +278,7 @@ class Runtime:
                 # also a process that so far only reads.
                 self._writer.hold(Destination.WISHES, now_ns)
                 self.drops.pass_on(place.page, place.directory.root)
+                self._watch.tell(place.page)
             self._watch.ensure(place, now_ns, is_due)
         except OSError as error:
             self.drops.warn("the state directory cannot be used now", str(error))

@@ -1,4 +1,8 @@
-"""Seeing to it that a flusher lives: when a worker probes for one, and what it says when none starts."""
+"""Seeing to it that a flusher lives, and telling what it cannot mend itself.
+
+The application's log is where people look: not only when no flusher starts, but also when one meets what
+people have to mend, a wrong key, URL or certificate.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Callable
 
 from fallom._core.settings import Settings
 from fallom._flusher.spawn import FAILURES_BEFORE_WARNING, Started, ensure_flusher, last_log_line
+from fallom._host.control import ControlPage
 from fallom._host.place import Place
 from fallom._host.versions import pack_version
 from fallom._version import __version__
@@ -25,6 +30,15 @@ class FlusherWatch:
         self._warn = warn
         self._ensured_ns = 0
         self._handed_over = False
+        self._told_of_s = 0
+
+    def tell(self, page: ControlPage) -> None:
+        """Warn of what people have to mend, once for each time that it began; for every look."""
+        since_s = page.wrong_since_s()
+        if since_s and since_s != self._told_of_s:
+            what = page.last_error() or "`fallom status` says what"
+            if self._warn("something has to be mended", what):
+                self._told_of_s = since_s
 
     def ensure(self, place: Place, now_ns: int, is_due: bool) -> None:
         """Start a flusher if there is none, or a candidate if ours is of a higher version.

@@ -55,6 +55,12 @@ class Outcome:
     reason: str = ""
     status: int = 0
     wait_s: float | None = None  # what the server asked for
+    is_for_people: bool = False  # of a retry: it may be over only when somebody mends it
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a server's answer says that people have to mend the account, the URL or a certificate."""
+        return self.is_for_people or (self.verdict is Verdict.PAUSE and self.status != 0)
 
 
 def judge(status: int, headers: Mapping[str, str], attempt: int, now_unix_s: float) -> Outcome:

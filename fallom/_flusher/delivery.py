@@ -347,6 +347,8 @@ def _exchange(
     except NetworkError as error:
         if error.status:  # the verdict came, only what was said with it cannot be read
             return judge(error.status, {}, attempt, now_unix_s), b""
-        return Outcome(Verdict.RETRY, f"{error.kind}: {error}"), b""
+        is_for_people = error.kind == "tls"
+        reason = f"{error.kind}: {error}"
+        return Outcome(Verdict.RETRY, reason, is_for_people=is_for_people), b""
     outcome = judge(response.status, response.headers, attempt, now_unix_s)
     return outcome, response.body

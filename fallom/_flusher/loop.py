@@ -248,6 +248,9 @@ class Flusher:
             self._page.set_last_error(error)
         paused = max(lane.paused_until_unix_s for lane in self._lanes)
         self._page.set_paused(int(paused) if paused > time.time() else 0)
+        wrong_since = [lane.wrong_since_unix_s for lane in self._all_lanes]
+        wrong_since.append(self._sync.wrong_since_unix_s)
+        self._page.set_wrong_since(int(min(filter(None, wrong_since), default=0)))
         self._fan_out.carry_over()
 
     def _grant_wishes(self, now_ns: int) -> None:

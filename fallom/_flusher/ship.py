@@ -99,6 +99,7 @@ class Lane:
         self.progress_s = time.monotonic()  # when something was last accepted
         self.is_idle = False  # nothing was left at the last look
         self.paused_until_unix_s = 0.0
+        self.wrong_since_unix_s = 0.0  # since when the target refuses what only people can mend
         self.in_flight: frozenset[bytes] = frozenset()  # ids of segments with records in a batch
         self.gathering = threading.Lock()  # held while a batch is read: nobody deletes under it
 
@@ -224,7 +225,7 @@ class Lane:
                 attempt += 1
             now, pending = self._cut(pending)
             result = self._begin(now, attempt)()
-        self.paused_until_unix_s = 0.0
+        self.paused_until_unix_s = self.wrong_since_unix_s = 0.0
         if not all(self._buried(item, outcome) for item, outcome in guilty):
             return False
         self._is_trusted = self._is_trusted and (taken > 0 or not guilty)
@@ -305,7 +306,10 @@ class Lane:
             wait_s = PAUSE_S * (0.5 + random.random() / 2)  # noqa: S311
         if outcome.wait_s is not None:
             wait_s = max(wait_s, outcome.wait_s)
-        self.paused_until_unix_s = time.time() + wait_s
+        now_unix_s = time.time()
+        self.paused_until_unix_s = now_unix_s + wait_s
+        if outcome.is_wrong:
+            self.wrong_since_unix_s = self.wrong_since_unix_s or now_unix_s
         self._say(f"{self.name}: {outcome.reason}; everything is kept and sent later")
         # Nothing is in flight meanwhile: where the spool is full, the quota may take these as well.
         in_flight, self.in_flight = self.in_flight, frozenset()

@@ -70,6 +70,7 @@ class _Source:
         "error",
         "etag",
         "failures",
+        "is_refused",
         "kind",
         "listing",
         "retry_after_s",
@@ -83,6 +84,7 @@ class _Source:
         self.setting = setting  # what to correct when the URL is wrong
         self.due_s = float("-inf")
         self.failures = 0
+        self.is_refused = False  # the server does not take the key, or wants one
         self.retry_after_s = 0.0
         self.error: str | None = None
         self.listing = Listing(kind)  # without its entries: what was refused and noted
@@ -151,6 +153,11 @@ class Sync:
         """What is wrong now, in sentences that say what to do; None if nothing is."""
         errors = self._errors()
         return " ".join(errors) if errors else None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server does not take the key, so that only people can mend it."""
+        return any(source.is_refused for source in self._sources)
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -238,7 +245,7 @@ class Sync:
 
     def _ask(self, source: _Source, known: Manifest) -> _Answer | None:
         """Ask for one listing; None, and an error at the source, if the answer is not good."""
-        source.error, source.retry_after_s = None, 0.0
+        source.error, source.retry_after_s, source.is_refused = None, 0.0, False
         try:
             response = self._http.send(self._request(source.url, source.etag))
         except NetworkError as error:
@@ -253,6 +260,7 @@ class Sync:
             asked_s = retry_after_s(response.headers.get("retry-after", ""), self._unix_s())
             source.retry_after_s = min(asked_s or 0.0, RETRY_AFTER_MAX_S)
             source.error = refusal(source.url, response.status, source.setting, self._has_key)
+            source.is_refused = response.status in (401, 403)
             return None
         digest = hashlib.sha256(response.body).digest()
         etag = response.headers.get("etag")

@@ -45,6 +45,7 @@ class SyncThread:
         self._directory = directory
         self._page = page
         self._ledger = ledger
+        self.wrong_since_unix_s = 0.0  # since when the server does not take the key
         self._inbox: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
 
     def wish(self, config_key: str, version: int) -> None:
@@ -81,6 +82,8 @@ class SyncThread:
             if now_s >= due_s:
                 self._ledger.tally(Tally.CONFIG_FETCHES)
                 sync.run_once(now_s)
+                since = self.wrong_since_unix_s or time.time()
+                self.wrong_since_unix_s = since if sync.is_refused else 0.0
                 if sync.last_error:
                     self._ledger.show(_OURS + sync.last_error)  # it is in the log already
                 else:

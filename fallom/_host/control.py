@@ -20,6 +20,7 @@ which anyone adds to under an exclusive ``flock`` (without it four writers lost 
 | 72 | 8 | pressure | 0 fine, 1 near the quota, 2 refuse; wrong: drops for one tick |
 | 80 | 8 | paused until | wall-clock s until which a refusing target is left alone; only shown |
 | 88 | 8 | synced | wall-clock s of the last sync whose answers were all good; only shown |
+| 96 | 8 | wrong since | wall-clock s since when people have to mend something; wrong: a warning |
 | 128 | 256 | last error | UTF-8, padded with NUL; only shown |
 | 1024 | 64 x 8 | tallies | of the flusher: what was sent, accepted, retried (``Tally``); only shown |
 | 2048 | 64 x 8 | drops | by reason (``Drop``), added to under the page's lock |
@@ -63,6 +64,7 @@ _LAYOUT = 1
 _GENERATION, _BEAT, _STARTED, _PID, _VERSION, _SUCCESSOR, _BYTES, _PRESSURE, _PAUSED, _SYNCED = (
     range(2, 12)
 )
+_WRONG_SINCE = 12
 GENERATION_WORD, PRESSURE_WORD = _GENERATION, _PRESSURE
 _ERROR_AT, _ERROR_BYTES = 128, 256
 _TALLIES_AT, _DROPS_AT, _COUNTERS = 1024, 2048, 64
@@ -176,6 +178,10 @@ class ControlPage:
         """Give the wall-clock second until which the flusher leaves a refusing target alone."""
         return self.words[_PAUSED]
 
+    def wrong_since_s(self) -> int:
+        """Give the wall-clock second since when people have to mend something, 0 for nothing."""
+        return self.words[_WRONG_SINCE]
+
     def synced_s(self) -> int:
         """Give the wall-clock second of the last sync whose answers were all good, 0 for never."""
         return self.words[_SYNCED]
@@ -261,6 +267,10 @@ class ControlPage:
     def set_paused(self, until_unix_s: int) -> None:
         """Show until when a refusing target is left alone; 0 for none."""
         self.write(8 * _PAUSED, _pack(until_unix_s))
+
+    def set_wrong_since(self, unix_s: int) -> None:
+        """Say since when people have to mend something; 0 when it is over."""
+        self.write(8 * _WRONG_SINCE, _pack(unix_s))
 
     def set_synced(self, unix_s: int) -> None:
         """Show when configs and prompts were last fetched."""

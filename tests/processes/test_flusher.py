@@ -151,6 +151,30 @@ def test_a_wrong_account_loses_nothing_and_is_said(cloud: LocalCloud, state_dir:
     cloud.clear()
 
 
+@pytest.mark.parametrize("path", ["/v1/traces", "/configs"])
+def test_a_key_that_is_refused_is_a_warning_of_the_application(
+    cloud: LocalCloud, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    cloud.fault(f"401,path={path}")
+    fallom.init(sync_interval=1)
+
+    def warned() -> bool:
+        record("kept", 1)
+        return any("401" in said and "FALLOM_API_KEY" in said for said in caplog.messages)
+
+    wait_for(warned, what="the worker to say it")
+    cloud.fault()
+
+
+def test_what_people_had_to_mend_is_over_when_it_is_mended(cloud: LocalCloud) -> None:
+    cloud.fault("403,path=/configs")
+    fallom.init(sync_interval=1)
+    page = _runtime.current().whereabouts.open().page
+    wait_for(page.wrong_since_s, what="the refusal to be told")
+    cloud.fault()
+    wait_for(lambda: not page.wrong_since_s(), what="its end")
+
+
 def test_the_quota_holds_while_the_server_is_down_and_what_goes_is_counted(
     cloud: LocalCloud, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_server_that_is_not_believed_gets_nothing_and_no_span_is_lost(
     tmp_path: Path,
     state_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     what: str,
 ) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -142,6 +143,7 @@ def test_a_server_that_is_not_believed_gets_nothing_and_no_span_is_lost(
     assert "REQUESTS_CA_BUNDLE" in said
     wait_for(lambda: "certificate verify" in fallom.status()["last_error"], what="it in the status")
     assert fallom.flush(0) == SPANS
+    wait_for(lambda: "something has to be mended" in _logged(caplog), what="the application's log")
     assert fallom.status()["dropped"] == {}
     assert (sink.posted, sink.keys) == ([], [])
 
@@ -162,6 +164,12 @@ def test_an_authority_s_file_that_is_not_there_is_said_and_no_span_is_lost(
     assert "REQUESTS_CA_BUNDLE" in said
     assert fallom.flush(0) == SPANS
     assert sink.posted == []
+
+
+def _logged(caplog: pytest.LogCaptureFixture) -> str:
+    """Give what this process logged, after it had a cause to look."""
+    fallom.wait_until_ready(0)
+    return caplog.text
 
 
 def _said_of_traces(state_dir: Path) -> str:
