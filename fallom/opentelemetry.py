@@ -14,7 +14,12 @@ from __future__ import annotations
 
 from fallom._active_span import DOUBLED, IN_CALL
 from fallom._tracing import ContextTracing
-from fallom.integrations.opentelemetry import SpoolExporter, SpoolProcessor, is_llm_span
+from fallom.integrations._extras import without_extra
+
+try:
+    from fallom.integrations.opentelemetry import SpoolExporter, SpoolProcessor, is_llm_span
+except ModuleNotFoundError as error:
+    raise without_extra(error, "opentelemetry") from None
 
 __all__ = ["FallomSpanExporter", "FallomSpanProcessor"]
 

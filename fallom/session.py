@@ -157,8 +157,12 @@ class FallomSession:
             ImportError: The package langchain-core is not installed (``pip install
                 "fallom[langchain]"``).
         """
-        from fallom.integrations.langchain import LangChainHandler  # paid for by those who use it
+        from fallom.integrations._extras import without_extra
 
+        try:
+            from fallom.integrations.langchain import LangChainHandler  # of those who use it
+        except ModuleNotFoundError as error:
+            raise without_extra(error, "langchain") from None
         return LangChainHandler(self._tracing)
 
     def get_context(self) -> Any:
