@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fallom._core.span import AttributeValue
@@ -50,7 +51,7 @@ class ResponsesReader:
         self._body = body
         self._content_captured = content_captured
         self._answer = Answer()
-        self._output: list[Part] | None = None  # of the whole response
+        self._output: Sequence[Any] | None = None  # of the whole response, as it came
         self._gathered: dict[int, _Item] = {}  # of a stream that has not ended
         self.model = model_of(body)
         self.failure = ""
@@ -142,17 +143,18 @@ class ResponsesReader:
         output = items(field(answer, "output"))[:_OUTPUTS_MAX]
         self._answer.tool_calls = sum(1 for item in output if field(item, "type") in _TOOL_CALLS)
         if self._content_captured:
-            room = Room()
-            self._output = [part for item in output for part in _item_parts(room, item)]
+            self._output = output
 
     def answer(self, is_stream: bool) -> dict[str, AttributeValue]:
         """Give the answer's attributes."""
         if is_stream and not self._answer.reasons:
             self._answer.choice(0, None)  # no terminal event came
         found = self._answer.attributes()
-        parts = self._output
-        if parts is None and self._gathered:
-            room = Room()
+        parts: list[Part] | None = None
+        room = Room()  # made here, where a mask is in force
+        if self._output is not None:
+            parts = [part for item in self._output for part in _item_parts(room, item)]
+        elif self._gathered:
             parts = [self._gathered[index].part(room) for index in sorted(self._gathered)]
         if self._content_captured and parts is not None:
             message = self._answer.message(0, "assistant", parts)

@@ -250,6 +250,38 @@ def test_shape_gives_what_the_bare_client_gives_and_one_span(
     check_tokens(tracing, found)
 
 
+@pytest.mark.parametrize(
+    ("library", "wrap", "shape"), SHAPES, ids=[shape.__name__ for _, _, shape in SHAPES]
+)
+def test_a_mask_sees_each_text_of_each_shape(
+    library: str,
+    wrap: Callable[[Any, Recording], Any],
+    shape: Callable[[Any], Any],
+    request: pytest.FixtureRequest,
+    tracing: Recording,
+) -> None:
+    client = request.getfixturevalue(f"{library}_client")
+    needs(client, shape)
+    tracing.mask = lambda text: "#" * len(text)
+    shape(wrap(client, tracing))
+    for name in ("gen_ai.input.messages", "gen_ai.output.messages"):
+        texts = [*contents(json.loads(str(tracing.span.attributes.get(name, "[]"))))]
+        assert [text for text in texts if text.strip("#")] == []
+
+
+def contents(value: Any) -> Iterator[str]:
+    """Give the texts that messages hold."""
+    if isinstance(value, list):
+        for item in value:
+            yield from contents(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name == "content" and isinstance(item, str):
+                yield item
+            else:
+                yield from contents(item)
+
+
 def needs(client: Any, shape: Callable[[Any], Any]) -> None:
     """Skip a shape that this version of the client does not have."""
     path = NEEDS.get(shape, "")
