@@ -278,7 +278,6 @@ class SpoolReader:
         """Write the spans that writers before the last one owe; what the disk refuses they owe still."""
         if tail.starts_of_the_dead:
             self._write_evidence(tail, list(tail.starts_of_the_dead.values()))
-            tail.starts_of_the_dead = {}
 
     def _bury(self, tail: Tail) -> None:
         """Write the spans that the writer of an ownerless segment owes, once it is read to its end.
@@ -289,7 +288,6 @@ class SpoolReader:
         tail.learn()
         if tail.starts and tail.position >= tail.file.size():
             has_told = self._write_evidence(tail, list(tail.starts.values()))
-            tail.starts = {}
             if has_told and tail.file.is_intact():
                 seal(self._spool, tail.name)
                 tail.name = tail.name._replace(is_sealed=True)
@@ -300,7 +298,7 @@ class SpoolReader:
             start for start in starts if not (is_running(start) or tail.is_erased(start.offset))
         ]
         told = write_evidence(self._spool, died, tail.written_ns) if died else 0
-        tail.starts_told.update(start.record[1] for start in starts)
+        tail.settle(starts)
         if told:
             self._on_error(f"{told} calls were in flight when their process died")
         return told > 0

@@ -7,7 +7,7 @@ reads, and what is damaged is told once, however often it is read again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -218,6 +218,13 @@ class Tail:
                     self._follow(found)
             # What was accepted was told before that, but for what could not be written yet.
             self.starts_of_the_dead = owed
+
+    def settle(self, starts: Iterable[Start]) -> None:
+        """Owe nothing of these calls any more, however often they are read again."""
+        for span_id in [start.record[1] for start in starts]:
+            self.starts_told.add(span_id)
+            self.starts.pop(span_id, None)  # known from before what told of their writer's end
+            self.starts_of_the_dead.pop(span_id, None)
 
     def read(self, items_max: int, bytes_max: int) -> Piece | None:
         """Read from where the last read ended; None when there is nothing whole."""

@@ -65,6 +65,17 @@ def test_what_the_writer_before_owes_is_told_once_although_it_is_read_again(spoo
     assert died(found + reading.take_all()) == [1]
 
 
+def test_what_the_writer_before_owes_is_told_once_although_less_is_read_the_second_time(
+    spool: File,
+) -> None:
+    left_open(spool, 1).add(make_span(2)).add(HERE, kind=Kind.HEADER).add(make_span(3))
+    reading = Reading(spool)
+    reading.pieces()
+    reading.reader.rewind()
+    found = reading.take(items_max=1)
+    assert died(found + reading.take_all()) == [1]
+
+
 def test_what_the_writer_before_owes_is_told_once_although_its_segment_makes_room_for_others(
     spool: File,
 ) -> None:
