@@ -33,9 +33,10 @@ _CHUNK_BYTES = 1 << 16
 _TLS_ADVICE = "mend the certificate, or name its authority by REQUESTS_CA_BUNDLE"
 _CONNECT_TIMEOUT_S = 5.0  # guess, not measured: three SYN retries take 7 s
 _OPENSSL_NOISE = re.compile(r"\[SSL: \w+\] | \(_ssl\.c:\d+\)")
-_POOL = re.compile(
-    r"^\w+\(host=.*?\): "
-)  # of urllib3, before what it says of a connection that never was
+# Of urllib3, before what it says of a connection that never was; the second form is that of 2.0.
+_POOL = re.compile(r"^(?:\w+\(host=.*?\)|<urllib3\.[^>]*>): ")
+_SPEAKING = ("NewConnectionError", "NameResolutionError")
+_NO_CONNECTION = "Failed to establish a new connection: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +284,17 @@ def _kind(error: BaseException) -> str:
 
 def _short(error: BaseException) -> str:
     """Give the innermost reason, in one line; urllib3 wraps it several times."""
-    reason: Any = error
+    reason, way = error, ""
     for _ in range(4):
-        inner = getattr(reason, "reason", None) or (reason.args[0] if reason.args else None)
-        if not isinstance(inner, BaseException):
+        parts = (getattr(reason, "reason", None), *reason.args)
+        inner = next((part for part in parts if isinstance(part, BaseException)), None)
+        if inner is None:
             break
+        if type(reason).__name__ == "ProxyError":
+            way = "by the proxy: "
         reason = inner
-    text = _POOL.sub("", _OPENSSL_NOISE.sub("", str(reason))).strip()
-    return f"{type(reason).__name__}: {text}".replace("\n", " ")[:200]
+    name = type(reason).__name__
+    text = _POOL.sub("", _OPENSSL_NOISE.sub("", str(reason))).strip().replace("\n", " ")
+    # These two say it all in their text, and of an error on the control page there are 128 bytes.
+    said = text.removeprefix(_NO_CONNECTION) if name in _SPEAKING else f"{name}: {text}"
+    return f"{way}{said}"[:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import socket
 import struct
@@ -242,6 +243,41 @@ def test_nobody_who_listens_is_told_from_a_connection_that_broke(http: Http) -> 
     error = refused(http, Request("GET", f"http://127.0.0.1:{port}", deadline_s=LONG_S))
     assert error.kind == "connect"
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("proxy", ["", "by the proxy: "])
+def test_why_no_connection_came_is_said_in_a_few_words(
+    http: Http, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
+        if proxy:
+            monkeypatch.setenv("http_proxy", url)
+            url = "http://far.invalid/"
+        error = refused(http, Request("GET", url, deadline_s=LONG_S))
+    assert str(error) == f"{proxy}[Errno {errno.ECONNREFUSED}] Connection refused"
+
+
+def test_a_name_that_is_not_known_is_said(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    error = refused(http, Request("GET", "http://far.invalid/", deadline_s=LONG_S))
+    assert error.kind == "connect"
+    said = "Failed to resolve 'far.invalid' ([Errno -2] Name or service not known)"
+    assert str(error) == said
+
+
+def test_a_connection_that_broke_is_named_by_what_broke_it(
+    http: Http, serve: Callable[..., RawServer]
+) -> None:
+    server = serve(close_hard)
+    error = refused(http, Request("GET", server.url, deadline_s=LONG_S))
+    assert (
+        str(error) == f"ConnectionResetError: [Errno {errno.ECONNRESET}] Connection reset by peer"
+    )
 
 
 def test_a_server_without_tls_is_told(http: Http, serve: Callable[..., RawServer]) -> None:
