@@ -164,8 +164,8 @@ def spool_push(directory: str, namespace: str | None, as_json: bool) -> None:
         )
         sys.exit(EXIT_LED)
     if as_json:
-        fields = ("delivered", "given_up", "left", "error")
-        echo_json({"directory": copy.path, **{name: getattr(pushed, name) for name in fields}})
+        told = {name: getattr(pushed, name) for name in ("delivered", "given_up", "left")}
+        echo_json({"directory": copy.path, **told, "error": pushed.error or None})
     else:
         click.echo(f"{pushed.delivered} record(s) delivered from {visible(copy.path)}")
         for reason, count in pushed.given_up.items():
