@@ -21,7 +21,7 @@ from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_WRON
 from fallom.cli.flusher import FLUSHER_SUMMARY
 from fallom.cli.host import host_options
 from fallom.cli.prompts import prompts
-from fallom.cli.screen import json_option, reason_of
+from fallom.cli.screen import Seconds, json_option, reason_of
 from fallom.cli.spool import spool
 from fallom.cli.tail import tail
 
@@ -159,7 +159,7 @@ def status(as_json: bool, prometheus: bool, state_dir: str | None, namespace: st
 
 @root.command(epilog=EXIT_CODES)
 @click.option(
-    "--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait."
+    "--timeout", type=Seconds(0), default=30.0, show_default=True, help="Seconds to wait."
 )
 @json_option
 def flush(timeout: float, as_json: bool) -> None:
@@ -174,7 +174,7 @@ def flush(timeout: float, as_json: bool) -> None:
 @json_option
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 60),
+    type=Seconds(0.1, 60),
     default=5.0,
     show_default=True,
     help="Seconds for each server.",

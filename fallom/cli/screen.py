@@ -18,6 +18,7 @@ import click
 from fallom._core.errors import StateDirectoryError
 
 __all__ = [
+    "Seconds",
     "bytes_text",
     "echo_json",
     "json_option",
@@ -40,6 +41,18 @@ _WORD_MAX: Final = 28  # a longer word is broken, so that the other columns have
 _NUMBER: Final = re.compile(r"\d[\d,.]*( ([KMG]i)?B| m?s| min| h| d| %)?|-")
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class Seconds(click.FloatRange):
+    """Seconds within bounds; NaN, which no comparison finds outside of any, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the number, or refuse it as click does."""
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a valid number of seconds.", param, ctx)
+        return seconds
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
 

@@ -30,6 +30,14 @@ def test_a_time_that_no_calendar_has_is_refused(published: None, when: str) -> N
     assert f"--at is '{when}'; expected a time" in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["flush", "doctor"])
+@pytest.mark.parametrize("seconds", ["nan", "-1", "soon"])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(command: str, seconds: str) -> None:
+    ended = here(command, "--timeout", seconds)
+    assert ended.returncode == 2
+    assert "Invalid value for '--timeout'" in ended.stderr
+
+
 def test_numbers_that_json_has_not_are_told_by_name() -> None:
     fallom.init(flusher="external")
     trace.span({"score": float("nan")}, config_key="c\x1b[1m", session_id="s")
