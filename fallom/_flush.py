@@ -22,7 +22,7 @@ def flush_steps(runtime: Runtime, timeout_s: float) -> Iterator[int | None]:
     """
     give_up = time.monotonic() + timeout_s
     runtime.look()
-    place = runtime.place
+    place = runtime.whereabouts.place
     if place is None or runtime.settings.flusher == "none":
         yield 0  # nothing was ever recorded: it was dropped, and counted; or nobody will deliver it
         return

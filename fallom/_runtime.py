@@ -21,7 +21,7 @@ from fallom._assignments import Assignments
 from fallom._core.errors import FallomError
 from fallom._core.limits import shed_content
 from fallom._core.masking import guarded_mask
-from fallom._core.sampling import is_kept, is_sampled
+from fallom._core.sampling import is_kept
 from fallom._core.settings import Settings, resolve_settings
 from fallom._core.span import Span, Wish
 from fallom._drops import Drops
@@ -100,10 +100,6 @@ class Runtime:
                     self._reset_for_process()
 
     # Recording.
-
-    def is_sampled(self, session_id: str) -> bool:
-        """Tell whether the spans of a session are kept."""
-        return is_sampled(session_id, self.settings.sample_rate)
 
     def record_span(self, span: Span) -> None:
         """Put a span into the spool; it is in the kernel when this returns. Never raises.
@@ -243,11 +239,6 @@ class Runtime:
 
     # The place, and the look.
 
-    @property
-    def place(self) -> Place | None:
-        """Where this process keeps its state; None while there is nowhere."""
-        return self.whereabouts.place
-
     def look(self) -> None:
         """Look now: at the place, for a flusher, and at what was dropped. Never raises."""
         self._look(time.monotonic_ns())
@@ -351,12 +342,20 @@ def current() -> Runtime:
     runtime = HOLDER.runtime
     if runtime is not None:
         return runtime
+    shipped = None
     try:
         settings = resolve_settings({}, os.environ)
+        if settings.bootstrap is not None:
+            from fallom._snapshot.bootstrap import read_bootstrap  # of those who ship one
+
+            shipped = read_bootstrap(settings.bootstrap)
     except FallomError as error:
         _logger.warning("fallom: %s Until init() is called, nothing is sent.", error)
         settings = Settings(flusher="external")
-    return start(settings)
+    runtime = start(settings)
+    if shipped is not None:
+        runtime.snapshot.bootstrap = shipped
+    return runtime
 
 
 def reset() -> None:

@@ -33,7 +33,7 @@ _ACCEPTED = ("spans_accepted", "metrics_accepted", "exposures_accepted", "exposu
 def read_status(runtime: Runtime) -> dict[str, Any]:
     """Give the state as this process knows it; see ``fallom.status`` for the fields."""
     settings = runtime.settings
-    info, place = runtime.snapshot.info(), runtime.place
+    info, place = runtime.snapshot.info(), runtime.whereabouts.place
     return status_of(
         settings,
         settings.namespace,

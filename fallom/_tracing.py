@@ -14,6 +14,7 @@ from fallom._active_span import (
     parent_of_call,
 )
 from fallom._context import CURRENT_PROMPT, CURRENT_SESSION, PromptTag, take_prompt_tag
+from fallom._core.sampling import is_sampled
 from fallom._core.span import AttributeValue, SessionContext, Span
 from fallom._runtime import HOLDER, current
 from fallom._session_attributes import session_attributes
@@ -37,7 +38,7 @@ class ContextTracing:
         if not settings.capture_content or settings.sample_rate >= 1.0:
             return settings.capture_content
         session_id = self._session_id()
-        return session_id is None or runtime.is_sampled(session_id)
+        return session_id is None or is_sampled(session_id, settings.sample_rate)
 
     @property
     def mask(self) -> Callable[[str], str] | None:

@@ -30,7 +30,7 @@ def is_waiting_over(runtime: Runtime, takes_old: bool) -> bool:
             is between two fetches says nothing of a key that it lacks, and a flusher that starts fetches
             at once.
     """
-    place = runtime.place or runtime.whereabouts.find()
+    place = runtime.whereabouts.place or runtime.whereabouts.find()
     if place is None:
         return True
     if not runtime.snapshot.is_empty():

@@ -24,7 +24,7 @@ def flush(timeout_s: float, as_json: bool) -> int:
     fallom.init()
     runtime = current()
     left: Any = None
-    place = runtime.place
+    place = runtime.whereabouts.place
     if place is None:
         raise click.ClickException("No state directory can be used; `fallom doctor` says why.")
     targets = target_hashes(runtime.settings)

@@ -198,7 +198,7 @@ def _forget(state_dir: Path) -> None:
     """Leave what a run leaves that ended some time ago: a snapshot, and no flusher."""
     end_flushers(state_dir)
     fallom.shutdown()
-    place = _runtime.current().place
+    place = _runtime.current().whereabouts.place
     assert place is not None
     wait_for(lambda: time.time() - place.page.synced_s() > 1.2, what="the last fetch to be old")
     _runtime.reset()

@@ -123,8 +123,8 @@ def test_last_known_good_serves_on_in_workers_that_have_it(
     end_flushers(state_dir)  # it has put a sound and empty database into its place
     DAMAGES[name](database, random.Random(name))
     runtime = _runtime.current()
-    assert runtime.place is not None
-    runtime.place.page.set_generation(runtime.place.page.generation() + 1)
+    assert runtime.whereabouts.place is not None
+    runtime.whereabouts.place.page.set_generation(runtime.whereabouts.place.page.generation() + 1)
     assert models.get("app", "s", fallback="lost") == "one"
     is_read_in_vain = runtime.snapshot.info().last_error is not None
     assert is_read_in_vain or name.startswith("flip"), "a flip may hit an unused page"

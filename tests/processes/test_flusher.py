@@ -110,13 +110,13 @@ def test_the_state_directory_may_be_removed_under_a_running_worker(
     fallom.init()
     record("before", 10)
     assert fallom.flush(20) == 0
-    before = _runtime.current().place
+    before = _runtime.current().whereabouts.place
     while state_dir.exists():  # the flusher may be writing into it at this moment
         shutil.rmtree(state_dir, ignore_errors=True)
     # Noticed within a second: what is recorded until then goes with the removed directory.
     # Of this process: a flusher that was starting may have made the directory before.
     wait_for(
-        lambda: (fallom.status(), _runtime.current().place not in (before, None))[1],
+        lambda: (fallom.status(), _runtime.current().whereabouts.place not in (before, None))[1],
         what="the directory to be made anew",
     )
     record("after", 10)

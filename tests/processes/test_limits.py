@@ -45,7 +45,7 @@ def record(count: int, size: int = 1000, name: str = "s") -> None:
 
 def kept() -> int:
     """Count the records in this process's spool."""
-    place = _runtime.current().place
+    place = _runtime.current().whereabouts.place
     assert place is not None
     total = 0
     try:
@@ -113,7 +113,7 @@ def test_without_a_flusher_workers_keep_the_limit_themselves_and_refuse_the_newe
     children = [Child(worker) for _ in range(4)]
     pending = sum(child.result() for child in children)
     fallom.init(spool_bytes_max=MIB, spool_policy=policy)
-    place = _runtime.current().place
+    place = _runtime.current().whereabouts.place
     assert place is not None
     assert usage_of(place.directory.spool).bytes < 1.25 * MIB
     assert kept() + dropped()["quota"] + pending == 4 * 3000
@@ -124,7 +124,7 @@ def test_a_flusher_that_lives_makes_room_by_dropping_the_oldest(
 ) -> None:
     cloud.fault("hang,path=/v1/traces")
     fallom.init(spool_bytes_max=MIB)
-    place = _runtime.current().place
+    place = _runtime.current().whereabouts.place
     assert place is not None
     most = recorded = 0
     while dropped().get("oldest", 0) < 500:
@@ -159,7 +159,7 @@ def test_too_many_files_are_too_much_as_well(alone: None) -> None:
         in_child(leave_a_file)
     fallom.init(spool_segments_max=16, segment_bytes_max=4096)
     assert kept() + dropped()["quota"] == 40
-    place = _runtime.current().place
+    place = _runtime.current().whereabouts.place
     assert place is not None
     assert usage_of(place.directory.spool).segments <= 20, (
         "a segment of wishes says that a process lives"

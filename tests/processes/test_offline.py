@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fallom
-from fallom import models, prompts
+from fallom import _runtime, models, prompts
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import wait_for
 from tests.support.scripts import run_script
@@ -70,6 +70,21 @@ assert models.get("app", "s2") == "shipped"
     run_script(earlier.replace("import models", "import models, prompts"), tmp_path)
     fallom.init(bootstrap=path)  # the server is there: what it says wins
     wait_for(lambda: models.get("app", "s") == "one")
+
+
+def test_a_shipped_snapshot_that_the_environment_names_serves_without_an_init(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = {"key": "app", "version": 1, "variants": [{"model": "shipped", "weight": 100}]}
+    path = tmp_path / "bootstrap.json"
+    path.write_text(json.dumps({"fallom_bootstrap": 1, "configs": [item]}))
+    monkeypatch.setenv("FALLOM_BOOTSTRAP", str(path))
+    monkeypatch.setenv("FALLOM_FLUSHER", "external")
+    assert models.get("app", "s") == "shipped"
+    _runtime.reset()
+    path.write_text("no snapshot")
+    assert models.get("app", "s", fallback="f") == "f"
+    assert "bootstrap" in caplog.text
 
 
 def test_an_application_can_ask_what_a_session_had_before(cloud: LocalCloud, folder: Path) -> None:

@@ -109,7 +109,7 @@ def test_with_interval_what_the_flusher_synced_survives(disk: Disk) -> None:
     def worker() -> None:
         fallom.init(fsync="interval")
         record(100)
-        place = _runtime.current().place
+        place = _runtime.current().whereabouts.place
         assert place is not None
         refused: list[str] = []
         on_disk = OnDisk(place.directory.spool, refused.append)
@@ -153,6 +153,6 @@ def test_a_flusher_syncs_what_workers_record_only_if_it_was_asked_to(
 
 
 def _beat() -> int:
-    place = _runtime.current().place
+    place = _runtime.current().whereabouts.place
     assert place is not None
     return place.page.heartbeat_ns()
