@@ -63,7 +63,7 @@ FORMAT = 1
 MAX_TARGETS = 8
 
 _LISTED_AT_ONCE = 24  # musl asks the kernel for 28 such names a call, glibc for 512
-_STILL_NS = 100_000_000  # the kernel's clock for files ticks every 10 ms or faster
+_STILL_NS = 1_100_000_000  # ext4 with inodes of 128 bytes keeps times by the second
 
 _MAGIC = b"fallomSG"
 _HEAD = struct.Struct("<8sII16sI")
@@ -124,15 +124,16 @@ def segment_names(spool: File) -> list[SegmentName]:
 
     What is there from the beginning to the end is in it, once, by the name that it had last.
     """
-    changed_ns = os.fstat(spool.fd).st_mtime_ns
+    still_ns, changed_ns = time.time_ns() - _STILL_NS, os.fstat(spool.fd).st_mtime_ns
     found = _listed(spool)
     if len(found) >= _LISTED_AT_ONCE:
-        is_still = changed_ns == os.fstat(spool.fd).st_mtime_ns < time.time_ns() - _STILL_NS
-        # A long listing takes several calls, and what is sealed between two of them may be in none, or in
-        # both. It is sealed only once, so that the next listing has it.
-        found += [] if is_still else _listed(spool)
+        is_still = changed_ns == os.fstat(spool.fd).st_mtime_ns < still_ns
+        if not is_still:
+            # A long listing takes several calls, and what is sealed between two of them may be in none, or
+            # in both. It is sealed only once, so that the next listing has it.
+            found |= _listed(spool)
     names: dict[bytes, SegmentName] = {}
-    for name in found:
+    for name in filter(None, map(parse_segment_name, found)):
         if name.is_sealed or name.id not in names:
             names[name.id] = name
     return list(names.values())
@@ -301,10 +302,9 @@ def is_known_format(file: File) -> bool:
     return not (is_sound and found > FORMAT)
 
 
-def _listed(spool: File) -> list[SegmentName]:
+def _listed(spool: File) -> set[str]:
     with entries_of(spool) as entries:
-        found = [parse_segment_name(entry.name) for entry in entries]
-    return [name for name in found if name is not None]
+        return {entry.name for entry in entries}
 
 
 def _head(name: SegmentName) -> bytes:

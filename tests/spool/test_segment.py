@@ -10,6 +10,7 @@ import re
 import struct
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -133,15 +134,25 @@ def test_processes_that_list_one_inherited_directory_at_once_all_see_everything(
     assert seen == [{300}] * 4
 
 
-# The head.
-
-
 @pytest.mark.parametrize("was_seen", [False, True])
+@pytest.mark.parametrize("is_by_the_second", [False, True])
 def test_a_segment_that_is_sealed_while_a_long_listing_is_under_way_is_in_it_once(
-    spool: File, monkeypatch: pytest.MonkeyPatch, was_seen: bool
+    spool: File,
+    spool_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    was_seen: bool,
+    is_by_the_second: bool,
 ) -> None:
+    second_ns = time.time_ns() // 1_000_000_000 * 1_000_000_000
+
+    def keep_time_by_the_second(now_ns: int) -> None:
+        if is_by_the_second:
+            os.utime(spool_path, ns=(second_ns, second_ns))
+            monkeypatch.setattr(time, "time_ns", lambda: now_ns)
+
     others = {made(spool)[0] for _ in range(100)}
     name, file = create_segment(spool, Destination.TRACES)
+    keep_time_by_the_second(second_ns + 999_999_999)
     entries_of = segment.entries_of
 
     @contextlib.contextmanager
@@ -150,6 +161,7 @@ def test_a_segment_that_is_sealed_while_a_long_listing_is_under_way_is_in_it_onc
         with entries_of(directory) as entries:
             found = [each for each in entries if was_seen or each.name != name.file_name()]
         seal(spool, name)
+        keep_time_by_the_second(second_ns + 5_000_000_000)  # a listing that takes long
         yield found
 
     monkeypatch.setattr(segment, "entries_of", listed_beside_a_writer)
@@ -177,6 +189,9 @@ def test_a_directory_that_nobody_changes_is_listed_once(
     os.utime(spool_path)
     assert set(segment_names(spool)) == others
     assert len(listings) == 3, "it changed a moment ago"
+
+
+# The head.
 
 
 def test_the_table_of_the_document_is_what_is_written(spool: File) -> None:
