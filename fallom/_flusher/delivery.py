@@ -229,7 +229,8 @@ def withhold(reason: str, status: int = 0) -> Delivery:
 
 
 def exposure_body(item: Item) -> dict[str, Any]:
-    """Give the body of ``POST /sessions``."""
+    """Give the body of ``POST /sessions``; a ``ValueError`` where it is no exposure."""
+    _check_kind(item, Kind.EXPOSURE)
     exposure: Exposure = exposure_of(item.record)
     return {
         "config_key": exposure.config_key,
@@ -240,13 +241,20 @@ def exposure_body(item: Item) -> dict[str, Any]:
 
 
 def metrics_body(item: Item) -> dict[str, Any]:
-    """Give the body of ``POST /spans``, as the published SDKs send it."""
+    """Give the body of ``POST /spans``, as the published SDKs send it, likewise."""
+    _check_kind(item, Kind.METRICS)
     metrics: Metrics = metrics_of(item.record)
     return {
         "config_key": metrics.config_key,
         "session_id": metrics.session_id,
         "data": dict(metrics.data),
     }
+
+
+def _check_kind(item: Item, kind: Kind) -> None:
+    """See that it is what is posted here: a later version may have other kinds of the same form."""
+    if item.kind != kind:
+        raise ValueError(f"a frame of kind {item.kind} where {kind.name} was expected")
 
 
 def _probe(items: list[Item], refused: Outcome, ask: Ask) -> Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fallom._core.recent import Recent
 from fallom._core.span import exposure_of
+from fallom._spool.frame import Kind
 from fallom._spool.reader import Item
 
 __all__ = ["ExposureFilter"]
@@ -44,6 +45,8 @@ class ExposureFilter:
 
 
 def _hash(item: Item) -> int | None:
+    if item.kind != Kind.EXPOSURE:
+        return None  # of a later version, perhaps of the same form
     try:
         exposure = exposure_of(item.record)
     except (ValueError, TypeError):

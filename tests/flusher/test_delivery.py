@@ -294,6 +294,7 @@ def test_a_guilty_one_does_not_hold_back_the_others(fake_http: Make) -> None:
     [
         item_of("text", Kind.METRICS),
         item_of(make_metrics(1, x=1)._replace(data={b"k": 1}), Kind.METRICS),
+        item_of(make_metrics(1, x=1), kind=77),
     ],
 )
 def test_a_record_that_cannot_be_posted_is_told_apart(fake_http: Make, bad: Item) -> None:
@@ -301,6 +302,14 @@ def test_a_record_that_cannot_be_posted_is_told_apart(fake_http: Make, bad: Item
     good = item_of(make_metrics(1), Kind.METRICS)
     result = deliver_json(WHO, http, "http://x", metrics_body)([bad, good], 0, 0.0)
     assert (result.unreadable, result.accepted) == ([bad], 1)
+
+
+def test_a_record_of_another_kind_is_posted_as_no_exposure(fake_http: Make) -> None:
+    http = fake_http(lambda _: 200)
+    later = item_of(make_exposure(1), kind=77)
+    result = deliver_json(WHO, http, "http://x", exposure_body)([later, *exposures(2)], 0, 0.0)
+    assert (result.unreadable, result.accepted) == ([later], 1)
+    assert [posted_json(request)["session_id"] for request in http.requests] == ["session 2"]
 
 
 def test_several_connections_are_used_at_once(fake_http: Make) -> None:

@@ -37,15 +37,16 @@ def test_a_repeat_within_one_batch_is_left_out() -> None:
 def test_another_version_or_config_is_another_exposure() -> None:
     known = ExposureFilter()
     first = make_exposure(1)
-    known.remember([item_of(first)])
+    known.remember([item_of(first, Kind.EXPOSURE)])
     others = [first._replace(config_version=2), first._replace(config_key="other")]
-    assert len(known.select([item_of(other) for other in others])) == 2
+    assert len(known.select([item_of(other, Kind.EXPOSURE) for other in others])) == 2
 
 
 def test_the_same_session_with_another_model_is_no_news() -> None:
     known = ExposureFilter()
-    known.remember([item_of(make_exposure(1))])
-    assert known.select([item_of(make_exposure(1)._replace(model="other", unix_ns=5))]) == []
+    known.remember(exposures(1))
+    other = make_exposure(1)._replace(model="other", unix_ns=5)
+    assert known.select([item_of(other, Kind.EXPOSURE)]) == []
 
 
 def test_what_cannot_be_read_is_passed_on() -> None:
@@ -53,6 +54,15 @@ def test_what_cannot_be_read_is_passed_on() -> None:
     odd = [item_of("text"), item_of([1, 2]), item_of(["k", 1, ["list"], "m", 0])]
     known.remember(odd)
     assert known.select(odd) == odd
+
+
+def test_a_record_of_another_kind_is_no_repeat_of_an_exposure() -> None:
+    known = ExposureFilter()
+    known.remember(exposures(1))
+    later = [item_of(make_exposure(1), kind=77), item_of(make_exposure(2), kind=77)]
+    assert known.select(later) == later
+    known.remember(later)
+    assert sessions(known.select(exposures(1, 2))) == ["session 2"]
 
 
 @given(st.lists(st.integers(0, 300), max_size=200))
