@@ -71,10 +71,8 @@ _taken_away: ContextVar[Any] = ContextVar("fallom_taken_away", default=None)
 
 def active_span() -> tuple[bytes, bytes] | None:
     """Give (trace id, span id) of the span that is active here, None if there is none."""
-    modules = sys.modules
-    if (
-        OPENTELEMETRY not in modules and _LANGCHAIN not in modules
-    ):  # 60 ns; with the calls below 150
+    modules = sys.modules  # 60 ns; with the calls below 150
+    if OPENTELEMETRY not in modules and _LANGCHAIN not in modules:
         ours = _ours.get()
         return None if ours is None else (ours.trace_id, ours.span_id)
     span = _current()

@@ -7,6 +7,7 @@ host, in every language. Configs are read from memory; there is no network here.
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -104,15 +105,15 @@ def get(
         if config is None:
             config = _wait_for(runtime, config_key, version, bool(fallback))
         if config is not None:
-            index = choose(config, session_id, customer_id, context)
-            model = config.models[index]
-            if config.targeting is None:
+            if config.targeting is None:  # then ``choose`` is this, and a call more
+                index = bisect_right(config.thresholds, bucket_of(session_id, config.salt))
                 holds = generation if version is None else -1
                 made = runtime.assignments.by_weight(
                     config, session_id, index, holds, version is None
                 )
             else:
                 made = None
+                index = choose(config, session_id, customer_id, context)
                 if runtime.assignments.is_new(config, session_id, index):
                     why = explain_assignment(config, session_id, customer_id, context).reason
                     made = runtime.assignments.by_targeting(config, session_id, index, why)
@@ -120,7 +121,7 @@ def get(
                 _tell(runtime, made, session_id)
             else:
                 runtime.look_if_due()  # else recording did
-            return model
+            return config.models[index]
     except Exception as error:  # noqa: BLE001 - the edge guard of this call
         if not fallback:
             check_text(config_key=config_key, session_id=session_id)
