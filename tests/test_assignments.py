@@ -95,9 +95,9 @@ def test_a_snapshot_that_another_thread_reads_meanwhile_is_not_what_decided(
         monkeypatch.undo()
         publish(2, "two")
         assert current().snapshot.config("app") is not None
-        return choose(*arguments)
+        return bucket_of(*arguments)
 
-    monkeypatch.setattr(models, "choose", meanwhile)
+    monkeypatch.setattr(models, "bucket_of", meanwhile)
     assert models.get("app", "another") == "one"
     assert current().known_model("app", "another") is None
     assert models.get("app", "another") == "two"
