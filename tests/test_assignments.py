@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import fallom
 from fallom import models
 from fallom._assignments import Assignments
-from fallom._core.assignment import CompiledConfig, choose
+from fallom._core.assignment import CompiledConfig, bucket_of
 from fallom._core.errors import PayloadError
 from fallom._runtime import current
 from fallom._snapshot.entries import Kind
