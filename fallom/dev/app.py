@@ -55,7 +55,7 @@ def build_app(
         hosts: Names of this server beside those of loopback.
         addresses_allowed: See ``LoopbackGuard``.
         faults: Those that are set from the start.
-        spans_max: How many spans are kept; None for all.
+        spans_max: How many spans are kept, and as many requests; None for all.
         state_bases: State directories whose health the page shows.
         is_watched: Whether a person is there: then the page's index is filled from the start, and
             otherwise from the first look at the page, or from the start where spans are given up.
@@ -68,7 +68,7 @@ def build_app(
     board = FaultBoard(faults)
     live = Live()
     indexer = Indexer(database, desk, live.changed, spans_max)
-    recorder = Recorder(database, indexer.wake, indexer.clear)
+    recorder = Recorder(database, indexer.wake, indexer.clear, spans_max)
     shelf = Shelf(database, indexer)
     desk.tell(indexer.wake)
     if is_watched or spans_max is not None:

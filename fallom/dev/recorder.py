@@ -8,6 +8,8 @@ ride along with the next transaction, and ``stats`` and ``rows`` see all that wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,8 @@ from fallom.dev.store import ExposureRow, FetchRow, MetricsRow, SpanRow, Store
 
 __all__ = ["Recorder"]
 
+_PRUNE_EVERY = 10_000  # requests: two hours of a host that polls every 2 s
+
 
 class Recorder:
     """One store, written by one thread and read by another."""
@@ -27,6 +31,7 @@ class Recorder:
         path: Path,
         stored: Callable[[], None] = lambda: None,
         cleared: Callable[[], None] = lambda: None,
+        fetches_max: int | None = None,
     ) -> None:
         """Open the store; see ``Store`` for what is raised.
 
@@ -34,6 +39,8 @@ class Recorder:
             path: The store's file.
             stored: Called after each commit of rows that somebody waits for; must not block.
             cleared: Called after all was forgotten; must not block.
+            fetches_max: How many requests are kept, and a tenth more at most; None for all. A cloud that
+                is only polled gets nothing else.
         """
         self.path = path
         self._written = Store(path)
@@ -43,6 +50,9 @@ class Recorder:
         self._noted: deque[FetchRow] = deque()
         self._stored = stored
         self._cleared = cleared
+        self._fetches_max = fetches_max
+        self._prune_every = min(_PRUNE_EVERY, max(1, (fetches_max or 0) // 10))
+        self._since_pruned = self._prune_every  # of an earlier run there may be too many
 
     async def store(self, rows: Callable[[], Iterable[SpanRow | ExposureRow | MetricsRow]]) -> None:
         """Commit the rows that ``rows`` gives; it is called in the writer's thread.
@@ -94,3 +104,8 @@ class Recorder:
             rows.append(self._noted.popleft())
         if rows:
             self._written.add(rows)
+        self._since_pruned += sum(type(row) is FetchRow for row in rows)
+        if self._fetches_max is not None and self._since_pruned >= self._prune_every:
+            with contextlib.suppress(sqlite3.Error):  # the rows are stored; the next ones try again
+                self._written.keep_newest_fetches(self._fetches_max)
+                self._since_pruned = 0

@@ -268,7 +268,7 @@ class Store:
         return _named(cursor)
 
     def keep_newest(self, spans_max: int, indexed: int) -> int:
-        """Delete all but the newest spans and requests; give the id of the oldest span kept.
+        """Delete all but the newest spans; give the id of the oldest one kept.
 
         Ids are never used again while a newer row is there, so what is deleted is not seen twice. The span
         ``indexed``, and what came after it, stays: the index goes on from there.
@@ -276,11 +276,15 @@ class Store:
         oldest = max(1, min(indexed, self.last_span() - spans_max + 1))
         with self._transaction(immediate=True):
             self._connection.execute("DELETE FROM spans WHERE id < ?", (oldest,))
+        return oldest
+
+    def keep_newest_fetches(self, fetches_max: int) -> None:
+        """Delete all but the newest requests."""
+        with self._transaction(immediate=True):
             self._connection.execute(
                 "DELETE FROM fetches WHERE id <= (SELECT coalesce(max(id), 0) FROM fetches) - ?",
-                (spans_max,),
+                (fetches_max,),
             )
-        return oldest
 
     def close(self) -> None:
         """Close the connection; the file stays."""

@@ -44,3 +44,18 @@ async def test_everything_noted_is_stored_when_it_is_closed(tmp_path: Path) -> N
     store = Store(tmp_path / "x.db")
     assert store.stats()["fetches"] == {"/configs": 500}
     store.close()
+
+
+async def test_of_requests_alone_no_more_are_kept_than_was_asked_for(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "x.db", fetches_max=20)
+    kept = []
+    for _ in range(100):
+        recorder.note(ROW)
+        kept.append((await recorder.stats())["fetches"]["/configs"])
+    assert max(kept) <= 22
+    assert kept[-1] >= 20
+    recorder.close()
+    again = Recorder(tmp_path / "x.db", fetches_max=3)
+    again.note(ROW)
+    assert (await again.stats())["fetches"] == {"/configs": 3}
+    again.close()
