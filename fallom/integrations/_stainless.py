@@ -312,7 +312,9 @@ def _base_url_of(client: Any, library: str) -> Callable[[Any], Any]:
     """
     for base in type(client).__mro__:
         if "base_url" in vars(base):
-            is_own = base.__module__.startswith(f"{library}._") and "_base_url" in vars(client)
+            # By the function's module: the classes say that they are of the package itself.
+            module = getattr(getattr(vars(base)["base_url"], "fget", None), "__module__", "")
+            is_own = module.startswith(f"{library}._") and "_base_url" in vars(client)
             return operator.attrgetter("_base_url" if is_own else "base_url")
     return operator.attrgetter("base_url")
 

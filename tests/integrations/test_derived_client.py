@@ -19,6 +19,7 @@ import pytest
 from fake_provider import Asked, Provider, Recording, Reply, chat_completion, chat_reply
 
 from fallom._core.span import SpanStatus
+from fallom.integrations._stainless import _base_url_of
 from fallom.integrations.anthropic import wrap_anthropic
 from fallom.integrations.openai import wrap_openai
 from tests.support.flushers import wait_for
@@ -157,6 +158,15 @@ def test_provider_is_told_by_the_host(base_url: str, name: str, tracing: Recordi
     assert tracing.span.attributes["gen_ai.provider.name"] == name
     assert tracing.span.attributes["server.address"] in base_url
     assert tracing.span.attributes["server.port"] == (8080 if "8080" in base_url else 443)
+
+
+@pytest.mark.parametrize(
+    "make", [openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic, anthropic.AsyncAnthropic]
+)
+def test_base_url_of_the_libraries_own_clients_is_read_where_they_keep_it(make: Any) -> None:
+    library = make.__mro__[1].__module__.partition(".")[0]
+    found = _base_url_of(make(api_key="k"), library)
+    assert repr(found) == "operator.attrgetter('_base_url')"
 
 
 @pytest.mark.parametrize("wrap", [wrap_openai, wrap_anthropic])
