@@ -10,6 +10,7 @@ from typing import Any
 from fallom._core.span import AttributeValue
 from fallom.integrations import _attributes as names
 from fallom.integrations._content import (
+    ATTRIBUTE_BYTES_MAX,
     MESSAGE_CHARACTERS_MAX,
     Part,
     Room,
@@ -200,13 +201,12 @@ class ChatReader:
             self._answer.choice(0, None)  # closed before anything came
         found = self._answer.attributes()
         if self._plain_text is not None:
-            found[names.OUTPUT_MESSAGES] = encode_messages([self._plain_text], self._only_message)
+            said = self._answer.text_message(0, "assistant", self._plain_text)
+            is_short = len(said) < ATTRIBUTE_BYTES_MAX // 4  # whatever UTF-8 makes of it
+            found[names.OUTPUT_MESSAGES] = f"[{said}]" if is_short else encode_messages([said], str)
         elif self._content_captured and self._choices:
             found[names.OUTPUT_MESSAGES] = encode_messages(sorted(self._choices), self._message)
         return found
-
-    def _only_message(self, text: str) -> str:
-        return self._answer.text_message(0, "assistant", text)
 
     def _message(self, index: int) -> Part | str:
         choice = self._choices[index]
