@@ -215,8 +215,9 @@ class _Abort:
     def __exit__(self, *exc: object) -> None:
         self._timer.cancel()
 
-    def watch(self, connection: socket.socket | None) -> None:
-        self._socket = connection
+    def watch(self, connection: Any) -> None:
+        # Within TLS to a proxy, TLS is no socket but has that of the proxy.
+        self._socket = getattr(connection, "socket", connection)
         if self.fired:  # the deadline passed while the request was still being sent
             self._fire()
 
