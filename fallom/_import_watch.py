@@ -1,8 +1,9 @@
 """Being told when a package is imported, for what costs too much to do before.
 
 A finder stands first on ``sys.meta_path`` while it waits for a package: it has the others find it, and
-lends the module a loader that calls back when the module is complete. It takes itself off the path when
-it waits for nothing any more.
+lends the module a loader that calls back when the module is complete. It stays there when it waits for
+nothing any more: where a finder is taken off while another thread goes along the path, that one misses
+the next finder, and what it imports may be found by none.
 """
 
 from __future__ import annotations
@@ -61,10 +62,7 @@ class _Watch:
 
     def take(self, name: str) -> Then | None:
         """Give what waits for a package, once."""
-        then = self.waiting.pop(name, None)
-        if not self.waiting and self in sys.meta_path:
-            sys.meta_path.remove(self)
-        return then
+        return self.waiting.pop(name, None)
 
 
 class _Loader:

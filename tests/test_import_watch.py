@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +48,8 @@ def test_what_is_imported_later_is_told_of_when_it_is_complete(folder: Path) -> 
     assert told == [2]
     importlib.reload(module)
     assert told == [2]
-    assert sys.meta_path == before
+    when_imported("watched_nowhere", lambda: None)
+    assert sys.meta_path[1:] == before  # one finder for all
 
 
 def test_a_fallom_that_is_imported_anew_watches_beside_the_one_before(
@@ -60,7 +64,40 @@ def test_a_fallom_that_is_imported_anew_watches_beside_the_one_before(
     anew.when_imported("watched_again", lambda: told.append("anew"))
     assert importlib.import_module("watched_again").value == 1
     assert sorted(told) == ["anew", "before"]
-    assert sys.meta_path == before
+    assert sys.meta_path[2:] == before
+
+
+def test_an_import_of_another_thread_that_is_under_way_meanwhile_finds_what_it_would(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        """Stands before the path's own finder, and is being asked while the watch has its module."""
+
+        def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+            if name == "watched_other":
+                is_asked.set()
+                is_told.wait(10)
+
+    def within() -> None:
+        is_begun.set()
+        is_asked.wait(10)
+
+    def other() -> None:
+        is_begun.wait(10)
+        found.append(importlib.import_module("watched_other").value)
+
+    is_begun, is_asked, is_told = (threading.Event() for _ in range(3))
+    found: list[int] = []
+    package(folder, "watched_other", "value = 1\n")
+    package(folder, "watched_f", "import sys\nsys.watched_within()\n")
+    monkeypatch.setattr(sys, "watched_within", within, raising=False)
+    sys.meta_path.insert(sys.meta_path.index(PathFinder), Slow())
+    when_imported("watched_f", is_told.set)
+    thread = threading.Thread(target=other)
+    thread.start()
+    importlib.import_module("watched_f")
+    thread.join()
+    assert found == [1]
 
 
 def test_a_part_of_a_package_may_be_waited_for(folder: Path) -> None:
