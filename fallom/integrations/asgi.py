@@ -7,8 +7,8 @@
 
 Servers run each request in a task of its own, with a copy of the context of its connection. Behind the
 middleware that holds whatever the server does, and for an application that is called by another one: a
-session that a request or a websocket set, and a prompt that it used, are gone when it has ended, be it
-that its client went away.
+session that a request or a websocket set, a prompt that it used and a step that it left open are gone
+when it has ended, be it that its client went away.
 """
 
 from __future__ import annotations
