@@ -10,6 +10,7 @@ segment's turn, and is told to ``on_error``.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
@@ -25,6 +26,8 @@ __all__ = ["Item", "Piece", "Sharing", "SpoolReader", "count_records"]
 
 TAILS_MAX = 256  # open at once; a soft limit of 1,024 descriptors is common
 DELETE_AFTER_NS = 5_000_000_000  # an ownerless segment waits that long for the next short process
+
+_logger = logging.getLogger("fallom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class SpoolReader:
         self._turn = 0
         self._turn_over = 0
         self._has_unopened = False
+        self._died = 0  # calls whose evidence was written, and not logged yet
 
     def refresh(self, monotonic_ns: int) -> None:
         """Look which segments there are and how long they have become."""
@@ -185,6 +189,7 @@ class SpoolReader:
                             tail.file.unlock()  # ours: taken a moment ago
             except OSError as error:
                 self._on_error(f"segment {tail.name.file_name()} cannot be deleted now: {error}")
+        self._log_died()
         return writers
 
     def is_drained(self) -> bool:
@@ -299,9 +304,16 @@ class SpoolReader:
         ]
         told = write_evidence(self._spool, died, tail.written_ns) if died else 0
         tail.settle(starts)
-        if told:
-            self._on_error(f"{told} calls were in flight when their process died")
+        self._died += told
         return told > 0
+
+    def _log_died(self) -> None:
+        """Log it, and no more: that is no error of delivery, and each of those calls is a span."""
+        if self._died:
+            one = "1 call was in flight when its process died"
+            several = f"{self._died} calls were in flight when their process died"
+            _logger.warning("%s", one if self._died == 1 else several)
+            self._died = 0
 
     def _write_down(self) -> None:
         """Try again what could not be written: others wait for it, and a later flusher sends it again."""

@@ -93,6 +93,27 @@ def test_what_the_writer_before_owes_is_told_once_although_its_segment_makes_roo
     assert len(found) == len(living) + 2
 
 
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        (1, "1 call was in flight when its process died"),
+        (2, "2 calls were in flight when their process died"),
+    ],
+)
+def test_that_processes_died_is_logged_once_and_is_no_error_of_delivery(
+    spool: File, caplog: pytest.LogCaptureFixture, calls: int, said: str
+) -> None:
+    for number in range(calls):
+        left_open(spool, number)
+    reading = Reading(spool)
+    assert died(reading.take_all()) == []
+    reading.tidy(LATER_NS)
+    reading.tidy(LATER_NS)
+    assert len(died(reading.take_all())) == calls
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert reading.errors == []
+
+
 def test_what_the_writer_before_owes_is_told_although_the_disk_was_full(
     spool: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
