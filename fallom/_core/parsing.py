@@ -21,13 +21,13 @@ __all__ = [
     "MASK_NAMES",
     "number_of",
     "one_of",
+    "path_of",
     "read_capture",
     "read_flag",
     "read_headers",
     "read_key",
     "read_key_values",
     "read_mask_names",
-    "read_path",
     "read_source",
     "read_text",
     "read_url",
@@ -234,13 +234,18 @@ def read_mask_names(source: str, raw: Any) -> str:
     return ",".join(names)
 
 
-def read_path(source: str, raw: Any) -> str:
-    """Read the path of a directory; it is made absolute."""
-    try:
-        path = os.fspath(raw)
-        os.fsencode(path)  # not every text is a path: one lone surrogate is none
-    except (TypeError, UnicodeEncodeError):
-        path = b""
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigurationError(f"{source} is {raw!r}; expected the path of a directory.", source)
-    return os.path.abspath(os.path.expanduser(path))
+def path_of(what: str) -> Callable[[str, Any], str]:
+    """Give a reader of the path of a directory, or of a file; it is made absolute."""
+
+    def parse(source: str, raw: Any) -> str:
+        try:
+            path = os.fspath(raw)
+            os.fsencode(path)  # not every text is a path: one lone surrogate is none
+        except (TypeError, UnicodeEncodeError):
+            path = b""
+        # A URL would be a directory "file:" below the one in which each process happens to run.
+        if not isinstance(path, str) or not path or "\0" in path or "://" in path:
+            raise ConfigurationError(f"{source} is {raw!r}; expected the path of a {what}.", source)
+        return os.path.abspath(os.path.expanduser(path))
+
+    return parse
