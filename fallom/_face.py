@@ -70,8 +70,9 @@ def init(
         capture_content: False for privacy mode: no text of prompts or completions is recorded, nor of
             errors, which may repeat it. If the environment says no, no argument can say yes.
         debug: Log at level DEBUG, to the logger ``fallom``.
-        state_dir: The directory for spool and snapshot, on a local disk. By default the user's state
-            directory, ``/var/tmp/fallom-<uid>``, or the temp directory: the first that can be used.
+        state_dir: The directory for spool and snapshot, on a local disk; a relative one is below the
+            directory that the process runs in. By default the user's state directory,
+            ``/var/tmp/fallom-<uid>``, or the temp directory: the first that can be used.
         flusher: "process": a flusher process is started by itself. "external": somebody runs
             ``fallom flusher``.
         service_name: ``service.name`` of the spans' resource; then OTEL_SERVICE_NAME.
