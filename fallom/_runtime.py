@@ -350,8 +350,9 @@ def current() -> Runtime:
 
             shipped = read_bootstrap(settings.bootstrap)
     except FallomError as error:
-        _logger.warning("fallom: %s Until init() is called, nothing is sent.", error)
-        settings = Settings(flusher="external")
+        told = "fallom: %s Until init() is called, nothing is sent and no content is recorded."
+        _logger.warning(told, error)
+        settings = Settings(flusher="external", capture_content=False)  # the worst that was asked for
     runtime = start(settings)
     if shipped is not None:
         runtime.snapshot.bootstrap = shipped

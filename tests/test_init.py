@@ -100,6 +100,19 @@ def test_the_key_is_in_no_text_of_an_error_or_a_repr() -> None:
     assert "sk-secret" not in repr(_runtime.current().settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("FALLOM_FSYNC", "bogus"), ("FALLOM_BOOTSTRAP", "/nowhere")]
+)
+def test_no_content_is_recorded_while_the_environment_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str
+) -> None:
+    monkeypatch.setenv("FALLOM_CAPTURE_CONTENT", "false")
+    monkeypatch.setenv(name, value)
+    assert not _runtime.current().settings.capture_content
+    assert name in caplog.text
+    assert "no content is recorded" in caplog.text
+
+
 def test_an_unusable_environment_degrades_at_the_first_call_and_raises_in_init(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
