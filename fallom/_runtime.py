@@ -352,7 +352,7 @@ def current() -> Runtime:
     except FallomError as error:
         told = "fallom: %s Until init() is called, nothing is sent and no content is recorded."
         _logger.warning(told, error)
-        settings = Settings(flusher="external", capture_content=False)  # the worst that was asked for
+        settings = Settings(flusher="external", capture_content=False)  # which it may have asked for
     runtime = start(settings)
     if shipped is not None:
         runtime.snapshot.bootstrap = shipped
