@@ -44,9 +44,14 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="module")
-def shared_cloud(chromium: Any) -> Iterator[LookedAtCloud]:
-    with LookedAtCloud() as cloud:
-        yield cloud
+def shared_cloud(
+    chromium: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LookedAtCloud]:
+    with pytest.MonkeyPatch.context() as patch:
+        # It starts before a test's own settings, and shows the host: the developer's is not looked at.
+        patch.setenv("FALLOM_STATE_DIR", str(tmp_path_factory.mktemp("host")))
+        with LookedAtCloud() as cloud:
+            yield cloud
 
 
 @pytest.fixture
