@@ -28,9 +28,10 @@ from fallom._host.files import File
 from fallom._host.target_board import TargetBoard, TargetCount
 from fallom._spool.held import Held, count_lacking
 from fallom._spool.quota import AgeLimit, OnDrop, Usage
-from fallom._spool.reader import TAILS_MAX, Sharing, SpoolReader
+from fallom._spool.reader import Sharing, SpoolReader
 from fallom._spool.segment import Destination, SegmentName
 from fallom._spool.survey import marks_of
+from fallom._spool.tail import tails_allowed
 
 __all__ = ["FanOut"]
 
@@ -176,7 +177,7 @@ class FanOut:
             on_damage=lambda *_: None,  # the main target's reader tells it
             on_error=lambda sentence: ledger.say(sentence, time.monotonic()),
             # Of six targets with a backlog the segments would be all that a process may open.
-            tails_max=TAILS_MAX // len(self._extras),
+            tails_max=max(2, tails_allowed() // len(self._extras)),
             sharing=Sharing(is_keeper=False, heads=self._heads),
         )
         return Lane(channel, reader, extra.dead, ledger)

@@ -20,11 +20,10 @@ from itertools import zip_longest
 from fallom._host.files import File, UnsafeFileError
 from fallom._spool.evidence import is_running, write_evidence
 from fallom._spool.segment import Destination, SegmentName, seal, segment_names
-from fallom._spool.tail import Item, LaterFormatError, OnDamage, Piece, Start, Tail, count_records
+from fallom._spool.tail import Item, LaterFormatError, OnDamage, Piece, Start, Tail, tails_allowed
 
-__all__ = ["Item", "Piece", "Sharing", "SpoolReader", "count_records"]
+__all__ = ["Item", "Piece", "Sharing", "SpoolReader"]
 
-TAILS_MAX = 256  # open at once; a soft limit of 1,024 descriptors is common
 DELETE_AFTER_NS = 5_000_000_000  # an ownerless segment waits that long for the next short process
 
 _logger = logging.getLogger("fallom")
@@ -53,7 +52,7 @@ class SpoolReader:
         target: bytes,
         on_damage: OnDamage,
         on_error: Callable[[str], None],
-        tails_max: int = TAILS_MAX,
+        tails_max: int | None = None,
         sharing: Sharing | None = None,
     ) -> None:
         """Open nothing yet.
@@ -64,7 +63,7 @@ class SpoolReader:
             target: ``target_hash`` of where they go.
             on_damage: Told of bytes that are no frame: segment, offset, bytes.
             on_error: Told, in a sentence, of a segment that cannot be used now.
-            tails_max: How many segments may be open at once.
+            tails_max: How many segments may be open at once; None for ``tails_allowed``.
             sharing: With which other readers; None for none.
         """
         self._spool = spool
@@ -72,7 +71,7 @@ class SpoolReader:
         self._target = target
         self._on_damage = on_damage
         self._on_error = on_error
-        self._tails_max = tails_max
+        self._tails_max = tails_allowed() if tails_max is None else tails_max
         self._sharing = sharing or Sharing()
         self._tails: dict[bytes, Tail] = {}
         self._rested: dict[bytes, tuple[int, Tail]] = {}  # closed to make room, and in which turn

@@ -7,6 +7,7 @@ reads, and what is damaged is told once, however often it is read again.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -40,9 +41,13 @@ __all__ = [
     "Tail",
     "count_records",
     "frames_of",
+    "tails_allowed",
 ]
 
 OnDamage = Callable[[SegmentName, int, bytes], None]  # segment, offset, bytes that are no frame
+TAILS_MAX = 256  # open at once, of a destination
+READERS_MAX = 6  # of a flusher: four destinations, and two of all extra targets together
+OTHER_FILES = 150  # connections, directories, what is opened for a moment; a guess
 _WINDOW_BYTES = 4 << 20
 
 
@@ -120,8 +125,7 @@ class Tail:
             # An offset beyond the end is damage that kept its checksum by chance, or a cut file.
             accepted = read_accepted(self.file, name, target)
             self.accepted = min(accepted, max(self.size, HEAD_BYTES))
-            # Wall clock of the last change before it was opened: the order of age.
-            self.born_ns = os.fstat(self.file.fd).st_mtime_ns
+            self.born_ns = os.fstat(self.file.fd).st_mtime_ns  # by the wall clock: the order of age
             self.written_ns = self.born_ns  # the same, of the last that was written behind the head
         except BaseException:
             self.file.close()
@@ -305,6 +309,12 @@ class Tail:
             return self.file.size() == damage.end
         finally:
             self.file.unlock()
+
+
+def tails_allowed() -> int:
+    """Give how many a reader may have open, so that all leave this process files to connect with."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES
+    return max(2, min(TAILS_MAX, files // READERS_MAX))
 
 
 def count_records(file: File, name: SegmentName, start: int, end: int) -> int:

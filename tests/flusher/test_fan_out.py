@@ -12,7 +12,7 @@ from fallom._flusher.fan_out import FanOut
 from fallom._flusher.targets import target_hashes
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
-from fallom._spool.reader import TAILS_MAX
+from fallom._spool.tail import TAILS_MAX
 
 
 def test_all_extra_targets_together_open_no_more_segments_than_the_main_one(

@@ -27,9 +27,9 @@ import fallom
 from fallom import _runtime, trace
 from fallom._core.span import Span
 from fallom._spool.quota import usage_of
-from fallom._spool.reader import count_records
 from fallom._spool.segment import HEAD_BYTES, segment_names
 from fallom._spool.survey import _open
+from fallom._spool.tail import count_records
 from fallom.dev.server import LocalCloud
 from tests.support.flushers import wait_for
 from tests.support.processes import Child, in_child

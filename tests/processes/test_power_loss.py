@@ -19,9 +19,9 @@ import fallom
 from fallom import _runtime, trace
 from fallom._flusher.on_disk import OnDisk
 from fallom._host.directory import find_state_directory
-from fallom._spool.reader import count_records
 from fallom._spool.segment import HEAD_BYTES, segment_names
 from fallom._spool.survey import _open
+from fallom._spool.tail import count_records
 from tests.support.flushers import flusher_pids, wait_for
 from tests.support.processes import in_child
 from tests.support.scripts import ROOT

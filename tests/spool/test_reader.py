@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fallom._host.files import File, open_directory, open_file
 from fallom._spool import segment as segment_module
 from fallom._spool import tail as tail_module
 from fallom._spool.frame import Kind, encode_frame
-from fallom._spool.reader import DELETE_AFTER_NS, count_records
+from fallom._spool.reader import DELETE_AFTER_NS
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
@@ -25,6 +26,8 @@ from fallom._spool.segment import (
     target_hash,
     write_accepted,
 )
+from fallom._spool.tail import READERS_MAX, count_records
+from tests.support.processes import in_child
 from tests.support.spools import TARGET, Reading, Segment, records_of
 
 
@@ -470,6 +473,21 @@ def test_more_living_writers_than_may_be_open_are_all_followed(spool: File) -> N
         for _ in range(12):
             found |= {tuple(record) for record in reading.take()}
         assert found == {(turn, number) for number in range(20)}
+
+
+def test_all_readers_of_a_flusher_leave_descriptors_to_connect_with(spool: File) -> None:
+    segments = [Segment(spool, {}).add(number).seal() for number in range(100)]
+
+    def run() -> tuple[list[str], int]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+        readings = [Reading(spool) for _ in range(READERS_MAX)]
+        for reading in readings:
+            reading.pieces()
+        errors = [error for reading in readings for error in reading.errors]
+        return errors, len([os.dup(spool.fd) for _ in range(100)])
+
+    assert in_child(run) == ([], 100)
+    assert len(segments) == 100
 
 
 @pytest.mark.parametrize("looks_twice", [False, True])
