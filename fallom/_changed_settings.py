@@ -25,8 +25,7 @@ def change_settings(**arguments: Any) -> None:
     fields = [PARAMETERS[name][0] for name in given]
     changes = {field: getattr(checked, field) for field in fields}
     before = current()
-    runtime = start(before.settings.replaced(**changes))
-    runtime.snapshot.bootstrap = before.snapshot.bootstrap
+    runtime = start(before.settings.replaced(**changes), shipped=before.snapshot.bootstrap)
     if runtime.settings.debug:
         _logger.setLevel(logging.DEBUG)
     runtime.look()

@@ -139,9 +139,7 @@ def init(
     if settings.debug:
         _logger.setLevel(logging.DEBUG)
     before = HOLDER.runtime
-    runtime = start(settings, mask)
-    if shipped is not None:
-        runtime.snapshot.bootstrap = shipped
+    runtime = start(settings, mask, shipped)
     if settings.state_dir is not None:
         try:
             runtime.whereabouts.try_open()  # an explicit choice that cannot be used is an error

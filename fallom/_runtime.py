@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fallom._assignments import Assignments
 from fallom._core.errors import FallomError
@@ -44,6 +44,9 @@ from fallom._spool.writer import SpoolWriter
 from fallom._watch import FlusherWatch
 from fallom._whereabouts import Whereabouts
 from fallom._worker_resource import worker_resource
+
+if TYPE_CHECKING:
+    from fallom._snapshot.bootstrap import Bootstrap
 
 __all__ = ["HOLDER", "Runtime", "current", "reset", "start"]
 
@@ -318,7 +321,11 @@ class _Holder:
 HOLDER = _Holder()
 
 
-def start(settings: Settings, mask: Callable[[str], str] | None = None) -> Runtime:
+def start(
+    settings: Settings,
+    mask: Callable[[str], str] | None = None,
+    shipped: Bootstrap | None = None,
+) -> Runtime:
     """Make the runtime, or keep the one that has these settings already.
 
     A mask stays in force until another is given: an ``init`` that says nothing of it lifts no privacy.
@@ -333,6 +340,8 @@ def start(settings: Settings, mask: Callable[[str], str] | None = None) -> Runti
             mask = mask or before.given_mask
     if mask is not None:
         runtime.use_mask(mask)
+    if shipped is not None:
+        runtime.snapshot.bootstrap = shipped
     HOLDER.runtime = runtime
     return runtime
 
@@ -353,10 +362,7 @@ def current() -> Runtime:
         told = "fallom: %s Until init() is called, nothing is sent and no content is recorded."
         _logger.warning(told, error)
         settings = Settings(flusher="external", capture_content=False)  # which it may have asked for
-    runtime = start(settings)
-    if shipped is not None:
-        runtime.snapshot.bootstrap = shipped
-    return runtime
+    return start(settings, shipped=shipped)
 
 
 def reset() -> None:

@@ -156,7 +156,8 @@ class Flusher:
                 why = self._reason_to_leave(now_ns, once, lingers and has_looked, has_looked)
             except OSError as error:  # no descriptor left, an I/O error: due again at the next tick
                 self._say(f"the spool cannot be looked after now: {error}; tried again")
-                why = "" if self._is_ours() else _NOT_OURS
+                why = self._reason_to_leave(now_ns, False, False, looks=True)
+                why = why or (self._reason_to_give_up_drain() if once else "")
             if not self._is_idle() or self._bounds.is_urgent:
                 self._active_ns = now_ns
             if not why:
@@ -287,6 +288,9 @@ class Flusher:
     def _reason_to_end_drain(self) -> str:
         if self._is_idle() and not self._is_left():
             return "everything is delivered"
+        return self._reason_to_give_up_drain()
+
+    def _reason_to_give_up_drain(self) -> str:
         if self._is_without_progress(ONCE_PATIENCE_S):
             return f"nothing was accepted for {ONCE_PATIENCE_S:g} s; what is left stays on disk"
         return ""

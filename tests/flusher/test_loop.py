@@ -105,3 +105,21 @@ def test_a_tick_that_the_system_refuses_does_not_end_the_flusher(
     assert ticking.flusher.run(once=False, lingers=True) == 0
     assert refusals == []
     assert any("Too many open files" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("what", ["a signal", "a higher version", "a drain without progress"])
+def test_while_the_system_refuses_every_tick_it_leaves_when_it_has_to(
+    ticking: Ticking, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def tick(now_ns: int) -> bool:
+        if what == "a signal":
+            ticking.flusher._stop.set()
+        if what == "a higher version":
+            ticking.flusher._page.set_successor(1 << 60)
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(loop, "TICK_S", 0.0)
+    monkeypatch.setattr(loop, "ONCE_PATIENCE_S", 0.0)
+    monkeypatch.setattr(ticking.flusher, "_tick", tick)
+    monkeypatch.setattr(ticking.flusher, "_is_idle", lambda: False)
+    assert ticking.flusher.run(once=what.startswith("a drain"), lingers=True) == 0
