@@ -18,11 +18,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fallom._assignments import Assignments
-from fallom._core.errors import FallomError
 from fallom._core.limits import shed_content
 from fallom._core.masking import guarded_mask
 from fallom._core.sampling import is_kept
-from fallom._core.settings import Settings, resolve_settings
+from fallom._core.settings import Settings
 from fallom._core.span import Span, Wish
 from fallom._drops import Drops
 from fallom._host.control import GENERATION_WORD
@@ -351,17 +350,9 @@ def current() -> Runtime:
     runtime = HOLDER.runtime
     if runtime is not None:
         return runtime
-    shipped = None
-    try:
-        settings = resolve_settings({}, os.environ)
-        if settings.bootstrap is not None:
-            from fallom._snapshot.bootstrap import read_bootstrap  # of those who ship one
+    from fallom._uninitialised import settings_here  # of those who leave init out
 
-            shipped = read_bootstrap(settings.bootstrap)
-    except FallomError as error:
-        told = "fallom: %s Until init() is called, nothing is sent and no content is recorded."
-        _logger.warning(told, error)
-        settings = Settings(flusher="external", capture_content=False)  # which it may have asked for
+    settings, shipped = settings_here(os.environ)
     return start(settings, shipped=shipped)
 
 

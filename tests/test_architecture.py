@@ -23,7 +23,7 @@ LINES_MAX = 350
 RUNTIME = frozenset(
     "_runtime _past _assignments _patience _watch _drops _packing _metrics _waiting _flush _status "
     "_tracing _import_watch _session_attributes _worker_resource _diversion "
-    "_changed_settings _whereabouts".split()
+    "_changed_settings _whereabouts _uninitialised".split()
 )
 LEVELS: list[dict[str, frozenset[str]]] = [
     {"integrations": frozenset({"integrations"})},
