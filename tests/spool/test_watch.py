@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fallom._host.files import File, open_directory
+from fallom._host.files import File, entries_of, open_directory
 from fallom._spool import watch as watch_module
 from fallom._spool.watch import Watch
 from tests.support.records import make_span
@@ -29,6 +31,43 @@ def test_a_segment_that_comes_grows_is_sealed_or_goes_is_a_change(
     next(spool_path.iterdir()).unlink()
     assert watch.has_changed()
     assert not watch.has_changed()
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_the_time_of_the_directory_is_believed_only_where_it_is_old(
+    spool: File, spool_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
+    if is_old:
+        os.utime(spool_path, ns=(1, 1))
+    watch = Watch(spool)
+    listed: list[File] = []
+
+    def entries(directory: File) -> Any:
+        listed.append(directory)
+        return entries_of(directory)
+
+    monkeypatch.setattr(watch_module, "entries_of", entries)
+    watch.has_changed()
+    watch.has_changed()
+    assert len(listed) == (1 if is_old else 2)
+    before = spool_path.stat().st_mtime_ns
+    segment = Segment(spool)
+    if not is_old:
+        os.utime(spool_path, ns=(before, before))  # within one tick of the clock of files
+    assert watch.has_changed()
+    segment.file.close()
+
+
+def test_what_is_sealed_is_not_looked_at_again(spool: File, spool_path: Path) -> None:
+    segment = Segment(spool)
+    segment.seal()
+    watch = Watch(spool)
+    watch.has_changed()
+    assert watch._growing == []
+    living = Segment(spool)
+    assert watch.has_changed()
+    assert watch._growing == [living.name.file_name()]
+    living.file.close()
 
 
 def test_where_there_is_too_much_to_look_at_something_has_changed(
