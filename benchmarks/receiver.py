@@ -28,6 +28,11 @@ _INGEST = {
     "scale_up_nthreads_limit": 16,
     "scale_down_nempty_trigger": 4,
 }
+_LISTINGS = {
+    "/configs": b'{"configs": []}',
+    "/prompts": b'{"prompts": []}',
+    "/prompt-ab-tests": b'{"prompt_ab_tests": []}',
+}
 _OPTIONS = {"endpoints": ["/v0.4/traces"], "batch_ingest_config": _INGEST}
 _PIECES = 500  # of a stream
 _TEXT = b"word " * 400  # of a question or an answer
@@ -121,6 +126,8 @@ class _Server:
             kind = headers.get("content-type", "")
             self.bodies.append((f"langsmith {kind}", encoding, body))
             return 202, "application/json", b"{}"
+        elif path in _LISTINGS:
+            return 200, "application/json", _LISTINGS[path]
         elif path == "/info":
             return 200, "application/json", json.dumps(_OPTIONS).encode()
         elif path.startswith("/api/public/v2/prompts/"):

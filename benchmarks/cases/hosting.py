@@ -171,7 +171,8 @@ def idle(bench: Bench) -> Table:
     """Leave workers alone for a minute, and look at what they used."""
     seconds, workers = bench.sized(60, 6), 4
     url = bench.receiver.url
-    ours = bench.ours("process", url, FALLOM_LINGER="3600")
+    servers = {"FALLOM_CONFIGS_URL": url, "FALLOM_PROMPTS_URL": url}
+    ours = bench.ours("process", url, FALLOM_LINGER="3600", **servers)
     kinds = (("**fallom**", "fallom", "fallom_now", {"delivered": True}, ours),
              ("OpenTelemetry", "opentelemetry", "opentelemetry_sdk", {}, {}),
              ("ddtrace", "ddtrace", "datadog", {}, {}),
@@ -214,7 +215,8 @@ def idle(bench: Bench) -> Table:
     expect(mine["wake-ups a minute"] == 0, f"idle workers woke up: {mine}")
     table.notes = [
         "CPU by the scheduler's own count in nanoseconds, wake-ups by voluntary context switches, of all "
-        "threads; sums over the workers; threads: of a worker.",
+        "threads; sums over the workers; threads: of a worker. The server of configs answers, and has no "
+        "news.",
     ]
     return table
 
