@@ -113,6 +113,9 @@ class SnapshotReader:
         self._busy_timeout_s = busy_timeout_s
         self._busy_timeout_first_s = busy_timeout_first_s
         self._held = _Held(-1, Root())
+        self.seen = (
+            -1
+        )  # the page's generation as of before what is held was read, or an earlier one
         self.bootstrap: Bootstrap = {}  # what serves for a kind of which nothing was published
         self._lock = ProcessLock(threading.Lock)
         self._retry_at_s = 0.0
@@ -120,11 +123,6 @@ class SnapshotReader:
         self._unreadable: dict[str, float] = {}  # hash -> when its row is looked at again
         self._index = Index()
         self._last_error: str | None = None
-
-    @property
-    def seen(self) -> int:
-        """The page's generation as of before what is held was read; -1 if nothing is."""
-        return self._held.seen
 
     def config(self, key: str, version: int | None = None) -> CompiledConfig | None:
         """Give a config; None if it is not known. Version None is the current one."""
@@ -235,7 +233,7 @@ class SnapshotReader:
         try:
             with self._open(is_first=held.root.generation == 0) as rows:
                 self._last_error = None
-                self._held = self._newer(rows, held, seen)
+                self._hold(self._newer(rows, held, seen))
         except (DatabaseError, PayloadError) as error:
             self._last_error = str(error)
             self._failed_generation = seen
@@ -286,7 +284,11 @@ class SnapshotReader:
             return
         if found is not None:
             held.add(name, *found)
+        self._hold(held)
+
+    def _hold(self, held: _Held) -> None:
         self._held = held
+        self.seen = held.seen  # behind it: who reads between the two takes what is held for older
 
     def _stored(self, rows: Rows, root: Root, name: Name) -> tuple[str, Compiled] | None:
         """Give a name's entry and its hash; None if it is not known."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fallom._host.files import File
-from fallom._spool.frame import Kind, encode_frame, pack
+from fallom._spool.frame import FrameEncoder, Kind, pack
 from fallom._spool.segment import (
     Destination,
     SegmentName,
@@ -29,13 +29,13 @@ _TAKE_OVER_TRIES = 8  # of segments without an owner; more are the flusher's to 
 class OpenSegment:
     """An open segment of this process."""
 
-    __slots__ = ("checked_ns", "file", "name", "seed", "size")
+    __slots__ = ("checked_ns", "encoder", "file", "name", "size")
 
     def __init__(self, name: SegmentName, file: File) -> None:
         """Take an open, locked file over."""
         self.name = name
         self.file = file
-        self.seed = name.seed
+        self.encoder = FrameEncoder(name.seed)
         self.size = file.size()
         self.checked_ns = 0
 
@@ -67,8 +67,8 @@ def open_segment(
         segment = OpenSegment(*create_segment(spool, destination))
         if syncs:
             os.fsync(spool.fd)  # or the file's name may not survive what its content does
-    frames = [encode_frame(Kind.HEADER, packed, segment.seed)]
-    frames += [encode_frame(Kind.START, start, segment.seed) for start in starts]
+    frames = [segment.encoder.frame(Kind.HEADER, packed)]
+    frames += [segment.encoder.frame(Kind.START, start) for start in starts]
     header = b"".join(frames)
     try:
         if os.write(segment.file.fd, header) != len(header):

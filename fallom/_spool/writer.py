@@ -23,7 +23,6 @@ from fallom._spool.frame import (
     FrameTooLargeError,
     Kind,
     RecordError,
-    encode_frame,
 )
 from fallom._spool.opening import OpenSegment, open_segment
 from fallom._spool.segment import Destination, seal
@@ -90,7 +89,7 @@ class SpoolWriter:
         if segment is None:
             return self._write_anywhere(destination, kind, payload, now_ns)
         try:
-            frame = encode_frame(kind, payload, segment.seed)  # not under the lock
+            frame = segment.encoder.frame(kind, payload)  # not under the lock
         except FrameTooLargeError:
             return Drop.TOO_LARGE
         with self._lock:
@@ -239,7 +238,7 @@ class SpoolWriter:
             segment = self._segment(destination, now_ns, is_nested)
             if isinstance(segment, Drop):
                 return segment
-            frame = encode_frame(kind, payload, segment.seed)
+            frame = segment.encoder.frame(kind, payload)
             try:
                 written = os.write(segment.file.fd, frame)
             except OSError as error:

@@ -19,6 +19,7 @@ from fallom._spool.frame import (
     RECORD_BYTES_MAX,
     Damage,
     Frame,
+    FrameEncoder,
     FrameTooLargeError,
     Kind,
     RecordError,
@@ -114,6 +115,28 @@ def test_the_worked_example_of_the_document_is_a_frame() -> None:
     assert isinstance(found, Frame)
     assert (found.kind, decode_record(found.payload)) == (Kind.WISH, ["k", 2])
     assert data == encode_frame(Kind.WISH, pack(["k", 2]), seed)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([Kind.SPAN, Kind.METRICS, Kind.DEAD]), st.binary(max_size=60))
+    )
+)
+def test_the_encoder_of_a_segment_gives_the_frames_that_are_made_one_by_one(
+    frames: list[tuple[Kind, bytes]],
+) -> None:
+    encoder = FrameEncoder(SEED)
+    for kind, payload in frames * 2:
+        assert encoder.frame(kind, payload) == encode_frame(kind, payload, SEED)
+
+
+def test_the_encoder_of_a_segment_keeps_few_heads_and_refuses_what_is_too_large() -> None:
+    encoder = FrameEncoder(SEED)
+    for length in range(3000):
+        encoder.frame(Kind.SPAN, b"x" * length)
+    assert len(encoder) <= 1024
+    with pytest.raises(FrameTooLargeError):
+        encoder.frame(Kind.SPAN, b"x" * (RECORD_BYTES_MAX + 1))
 
 
 def test_the_table_of_the_document_is_what_is_written() -> None:

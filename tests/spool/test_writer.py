@@ -16,7 +16,15 @@ import pytest
 from fallom._host.counts import Drop
 from fallom._host.files import File, open_directory, open_file
 from fallom._spool import writer as writer_module
-from fallom._spool.frame import RECORD_BYTES_MAX, Damage, Kind, decode_record, pack, scan
+from fallom._spool.frame import (
+    RECORD_BYTES_MAX,
+    Damage,
+    FrameEncoder,
+    Kind,
+    decode_record,
+    pack,
+    scan,
+)
 from fallom._spool.segment import (
     HEAD_BYTES,
     Destination,
@@ -503,14 +511,14 @@ def test_a_segment_that_another_thread_closed_meanwhile_is_not_written_to(
 ) -> None:
     writer = make()
     writer.write(TRACES, Kind.SPAN, "before", 0)
-    encode = writer_module.encode_frame
+    frame = FrameEncoder.frame
 
-    def closing(kind: int, payload: bytes, seed: int) -> bytes:
+    def closing(encoder: FrameEncoder, kind: int, payload: bytes) -> bytes:
         monkeypatch.undo()
         leave(writer)
-        return encode(kind, payload, seed)
+        return frame(encoder, kind, payload)
 
-    monkeypatch.setattr(writer_module, "encode_frame", closing)
+    monkeypatch.setattr(FrameEncoder, "frame", closing)
     assert writer.write(TRACES, Kind.SPAN, "after", 1) is None
     assert sorted(written(spool)) == ["after", "before"]
     assert [
