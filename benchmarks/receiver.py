@@ -28,6 +28,7 @@ _INGEST = {
     "scale_up_nthreads_limit": 16,
     "scale_down_nempty_trigger": 4,
 }
+_ELSEWHERE = "--elsewhere"
 _LISTINGS = {
     "/configs": b'{"configs": []}',
     "/prompts": b'{"prompts": []}',
@@ -41,9 +42,16 @@ _TEXT = b"word " * 400  # of a question or an answer
 class Receiver:
     """The server as a process of its own; ends with this one."""
 
+    def __init__(self, is_elsewhere: bool = False) -> None:
+        """Where it stands for another host, it waits where the contestants want the processor."""
+        self._options = [_ELSEWHERE] if is_elsewhere else []
+
     def __enter__(self) -> Receiver:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, __file__, *self._options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         assert self._process.stdout is not None
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
@@ -303,6 +311,10 @@ _STREAM = b"".join(
 
 
 async def _main() -> None:
+    if _ELSEWHERE in sys.argv:
+        from fallom._flusher.boot import yield_the_processor  # of a path that is set below
+
+        yield_the_processor()
     server = await asyncio.start_server(_Server().serve, "127.0.0.1", 0, limit=1 << 20)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)  # ends when whoever started it is gone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import os
 import statistics
@@ -16,6 +17,7 @@ from typing import Any
 from benchmarks.bench import NOWHERE, Bench, Entry, expect
 from benchmarks.contestant import Contestant
 from benchmarks.environments import MissingPeerError, interpreter_of
+from benchmarks.receiver import Receiver
 from benchmarks.table import Table, distribution, percentile
 
 WORKERS = 2
@@ -26,6 +28,11 @@ _ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 
 def web(bench: Bench) -> Table:
     """Ask a gunicorn, in turns: without tracing, with fallom while it drains, with OpenTelemetry."""
+    with Receiver(is_elsewhere=True) as receiver:
+        return _web(dataclasses.replace(bench, receiver=receiver))
+
+
+def _web(bench: Bench) -> Table:
     requests, backlog = bench.sized(1500, 300), bench.sized(200_000, 8_000)
     ways = (("no tracing", "none", "fallom"), ("**fallom**, draining", "fallom", "fallom"),
             ("OpenTelemetry, its thread in the worker", "opentelemetry", "opentelemetry"))  # fmt: skip
@@ -65,6 +72,7 @@ def web(bench: Bench) -> Table:
         f"requests a repeat, {SPANS} spans of 10 attributes a request. Beside fallom's requests its "
         f"flusher delivers a backlog of {backlog:,} spans; OpenTelemetry's thread delivers what the "
         "requests record. Its flusher, of which a host has one, has started before the first of them.",
+        "The receiver, which stands for another host, waits where the others want the processor.",
         "x none: of the same repeat, median. Kept: of the spans of the requests and the backlog.",
     ]
     return table

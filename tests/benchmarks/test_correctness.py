@@ -33,6 +33,7 @@ class Loses(Receiver):
     """Loses one span of each count, from the given count on."""
 
     def __init__(self, first: int = 0) -> None:
+        super().__init__()
         self.left = first
 
     def counts(self) -> dict[str, Any]:
