@@ -17,9 +17,9 @@ def start_script(
     folder: Path,
     environ: Mapping[str, str] | None = None,
     *arguments: str,
-    stdin: int | None = None,
+    stdin: int | None = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
-    """Start a program; its output is collected by ``communicate``."""
+    """Start a program; its output is collected by ``communicate``, which also ends its input."""
     path = folder / f"script_{len(list(folder.glob('script_*.py')))}.py"
     path.write_text(textwrap.dedent(code), encoding="utf-8")
     search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
