@@ -170,7 +170,7 @@ def test_shape_gives_what_the_bare_client_gives_and_one_span(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_private_shape_holds_no_content(shape: str, bare: Any, private: Recording) -> None:
     SHAPES[shape](wrap_anthropic(bare, private))
-    shown = repr(private.span)
+    shown = repr(private.span._replace(trace_id=b"", span_id=b""))  # random, may say anything
     assert "hello" not in shown.lower()
     assert "messages" not in shown
     assert private.span.attributes["gen_ai.usage.input_tokens"] == 32

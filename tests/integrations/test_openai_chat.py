@@ -10,7 +10,7 @@ import pytest
 from fake_provider import Provider, Recording, chat_reply
 from hypothesis import example, given
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 
 from fallom._core.span import SpanKind, SpanStatus
 from fallom.integrations._openai_chat import ChatReader
@@ -317,6 +317,8 @@ def test_what_one_field_more_says_is_read(completion: Any) -> None:
 def test_completions_of_text_alone_are_read_the_short_way(
     message: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not set(message) <= set(ChatCompletionMessage.model_fields):
+        pytest.skip("a message of this openai has no such field, and says it as an extra")
     monkeypatch.setattr(ChatReader, "_take", None)
     reader = ChatReader({}, True)
     reader.whole(ChatCompletion.model_construct(**completion_of(message, {}, {}, 1)))

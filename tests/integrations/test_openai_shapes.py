@@ -296,7 +296,9 @@ def test_private_shape_holds_no_content(shape: str, bare: Any, private: Recordin
     needs(bare, shape)
     run, _ = SHAPES[shape]
     run(wrap_openai(bare, private))
-    shown = repr(private.span).lower()
+    shown = repr(
+        private.span._replace(trace_id=b"", span_id=b"")
+    ).lower()  # random, may say anything
     for word in ("say", "hel", "hi", "cat", "spoken", "now and", "then", "messages"):
         assert f"'{word}" not in shown
         assert f"{word}'" not in shown
