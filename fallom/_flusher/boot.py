@@ -46,7 +46,6 @@ def make_independent() -> None:
         signal.signal(number, signal.SIG_IGN)  # a terminal's; SIGTERM is what ends a flusher
     os.umask(0o077)
     os.chdir("/")
-    yield_the_processor()
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # rather us than the application: what is not sent is on disk
 

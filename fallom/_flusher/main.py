@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from fallom._core.settings import Settings, settings_from_dict
+from fallom._flusher.boot import yield_the_processor
 from fallom._flusher.election import Election, free_orphaned
 from fallom._flusher.spawn import LOG_BYTES_MAX
 from fallom._host.control import ControlPage, remove_asides
@@ -102,6 +103,9 @@ def _lead(
     page.take_over(time.monotonic_ns(), os.getpid(), ours)
     remove_asides(directory.root, time.time())
     from fallom._flusher.loop import Flusher  # a candidate that loses need not load all that
+
+    if lingers:
+        yield_the_processor()  # only now: a worker without configs waits for what was before
 
     # Records hold each other in no circle, and are freed as they go; to look for circles among the
     # thousands that are in flight took a tenth of the CPU.

@@ -218,6 +218,8 @@ def test_the_flusher_survives_its_starter_s_terminal_and_group(
         assert os.getpgid(pid) != os.getpgid(script.pid)
         assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
         wait_for(lambda: psutil.Process(pid).nice() > 0, what="a lower priority")
+        group = Path(f"/proc/{pid}/autogroup")
+        wait_for(lambda: not group.exists() or group.read_text().endswith(" 10\n"))
         script.kill()
 
 
