@@ -6,6 +6,7 @@ import importlib.util
 import os
 import socket
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def collector(behind: LocalCloud, tmp_path: Path) -> Iterator[str]:
         *("--otlp-exporter-endpoint", behind.url),
     ]
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    environ["LD_LIBRARY_PATH"] = str(sysconfig.get_config_var("LIBDIR"))  # where its Python is
     with (tmp_path / "rotel.log").open("wb") as log:
         process = subprocess.Popen(command, env=environ, cwd=tmp_path, stdout=log, stderr=log)
     try:
