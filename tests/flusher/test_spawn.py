@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from fallom._flusher.spawn import Started, ensure_flusher, interpreter, last_log
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
 from fallom._host.files import File, open_file
+from tests.support.descriptors import nothing_left_open
 from tests.support.flushers import wait_for
 from tests.support.processes import at_once, in_child
 
@@ -200,13 +200,12 @@ def test_it_is_independent_of_the_worker(starts: Starts) -> None:
 
 
 def test_no_zombie_and_no_descriptor_is_left_in_the_worker(starts: Starts) -> None:
-    def start() -> tuple[int, int, Started]:
-        gc.collect()  # what other tests left is not the worker's
-        before = len(os.listdir("/proc/self/fd"))
-        started, _ = starts.ensure()
-        return len(os.listdir("/proc/self/fd")) - before, len(psutil.Process().children()), started
+    def start() -> tuple[int, Started]:
+        with nothing_left_open():
+            started, _ = starts.ensure()
+        return len(psutil.Process().children()), started
 
-    assert in_child(start) == (0, 0, Started.STARTED)
+    assert in_child(start) == (0, Started.STARTED)
     starts.found()
 
 
@@ -342,11 +341,9 @@ def refuse(*_: Any) -> None:
 def test_a_refusal_of_the_system_is_an_answer_and_leaves_nothing_open(
     starts: Starts, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    gc.collect()  # or what other tests left is closed in between
-    before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(spawn, step, refuse)
-    assert starts.ensure() == (Started.FAILED, 0)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_left_open():
+        assert starts.ensure() == (Started.FAILED, 0)
     monkeypatch.undo()
 
 

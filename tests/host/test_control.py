@@ -25,6 +25,7 @@ from fallom._host.control import (
 from fallom._host.counts import Drop, Tally
 from fallom._host.files import File, UnsafeFileError, open_file
 from fallom._host.versions import pack_version, unpack_version
+from tests.support.descriptors import nothing_left_open
 from tests.support.processes import at_once, in_child
 
 U64_MAX = (1 << 64) - 1
@@ -344,10 +345,9 @@ def test_a_page_whose_number_was_reused_is_not_current(page: ControlPage, direct
 
 def test_a_page_that_is_closed_holds_nothing_open(directory: File) -> None:
     ControlPage.open(directory).close()
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
-        ControlPage.open(directory).close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_left_open():
+        for _ in range(5):
+            ControlPage.open(directory).close()
 
 
 def test_what_a_killed_maker_of_a_page_left_behind_is_removed_after_a_minute(

@@ -21,6 +21,7 @@ from fallom._host.files import (
     open_file,
     open_subdirectory,
 )
+from tests.support.descriptors import nothing_left_open
 from tests.support.processes import Child, in_child
 
 NOBODY = 65534
@@ -81,11 +82,10 @@ def test_the_file_of_another_user_is_refused(directory: File, folder: Path) -> N
 
 def test_no_descriptor_is_left_open_by_a_refusal(directory: File, folder: Path) -> None:
     os.mkfifo(folder / "fifo")
-    before = os.listdir("/proc/self/fd")
-    for _ in range(5):
-        with pytest.raises(UnsafeFileError):
-            open_file(directory, "fifo", os.O_RDWR)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    with nothing_left_open():
+        for _ in range(5):
+            with pytest.raises(UnsafeFileError):
+                open_file(directory, "fifo", os.O_RDWR)
 
 
 def test_a_file_of_ours_never_becomes_a_standard_stream(directory: File) -> None:
@@ -173,11 +173,10 @@ def test_a_lock_is_waited_for_until_its_deadline(directory: File) -> None:
 def test_listing_gives_names_and_leaves_nothing_open(directory: File, folder: Path) -> None:
     for name in "abc":
         (folder / name).touch()
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
-        with entries_of(directory) as entries:
-            assert sorted(entry.name for entry in entries) == ["a", "b", "c"]
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_left_open():
+        for _ in range(3):
+            with entries_of(directory) as entries:
+                assert sorted(entry.name for entry in entries) == ["a", "b", "c"]
 
 
 # Directories.

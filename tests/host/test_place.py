@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fallom._host.place import Place
+from tests.support.descriptors import nothing_left_open
 
 
 def find(path: Path) -> Place:
@@ -38,13 +39,12 @@ def test_a_place_whose_page_was_replaced_is_not_good(tmp_path: Path) -> None:
 
 
 def test_a_place_that_was_given_up_leaves_no_descriptor(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
-        place = find(tmp_path / "state")
-        shutil.rmtree(tmp_path / "state")
-        assert not place.is_good()
-    del place
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_left_open():
+        for _ in range(3):
+            place = find(tmp_path / "state")
+            shutil.rmtree(tmp_path / "state")
+            assert not place.is_good()
+        del place
 
 
 def test_a_place_without_a_page_leaves_no_descriptor(tmp_path: Path) -> None:
@@ -52,7 +52,5 @@ def test_a_place_without_a_page_leaves_no_descriptor(tmp_path: Path) -> None:
     control = tmp_path / "state" / "v1" / "0123456789abcdef" / "control"
     control.unlink()
     control.mkdir()
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="control"):
+    with nothing_left_open(), pytest.raises(OSError, match="control"):
         find(tmp_path / "state")
-    assert len(os.listdir("/proc/self/fd")) == before

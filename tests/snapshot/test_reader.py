@@ -17,6 +17,7 @@ from fallom._snapshot.publish import Publisher
 from fallom._snapshot.reader import RETRY_S, SnapshotReader
 from fallom._snapshot.schema import Listing
 from tests.snapshot.builders import Page, ab_test, ab_tests, config, configs, prompt, prompts
+from tests.support.descriptors import nothing_left_open
 
 
 class Reads:
@@ -422,9 +423,8 @@ def test_nothing_is_open_between_two_reads_and_forks_are_held_off_within(
 
     monkeypatch.setattr(sqlite3, "connect", spied)
     reader = SnapshotReader(lambda: directory, lambda: page.generation, held)
-    before = len(os.listdir("/proc/self/fd"))
-    assert version_of(reader, "a") == 1
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_left_open():
+        assert version_of(reader, "a") == 1
     assert connected == [1, 1]
     assert depth == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from fallom._host.files import File
 from fallom._spool import survey
 from fallom._spool.segment import HEAD_BYTES, Destination, segment_names, target_hash
 from fallom._spool.survey import Mark, count_left, left_of, marks_of, writers_of
+from tests.support.descriptors import nothing_left_open
 from tests.support.processes import Child
 from tests.support.spools import TARGET, Reading, Segment
 
@@ -160,11 +160,9 @@ def test_a_writer_that_cannot_be_looked_for_is_not_known_to_be_gone(
 def test_looking_leaves_locks_free_and_nothing_open(spool: File) -> None:
     segment = Segment(spool, {}).add("a")
     name = segment.leave()
-    gc.collect()  # what other tests dropped may close in between
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
-        writers_of(spool)
-        marks = marks_of(spool, TARGETS)
-        count_left(spool, marks, TARGETS)
-        left_of(spool, [*marks, Mark(name, 0, 1)], TARGETS)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_left_open():
+        for _ in range(3):
+            writers_of(spool)
+            marks = marks_of(spool, TARGETS)
+            count_left(spool, marks, TARGETS)
+            left_of(spool, [*marks, Mark(name, 0, 1)], TARGETS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import fallom
 from fallom import ConfigurationError, NotFoundError, _runtime, masks, models, prompts, trace
 from fallom._core.span import Span
 from fallom.testing import Capture, capture
+from tests.support.descriptors import nothing_left_open
 from tests.support.records import make_span
 
 
@@ -198,9 +198,7 @@ def test_nothing_is_left_behind(
     trace.set_session("outer", "s-0")
     before, threads = _runtime.current(), threading.active_count()
     there = sorted(tmp_path.iterdir())
-    gc.collect()
-    descriptors = len(os.listdir("/proc/self/fd"))
-    with capture(models={"agent": "gpt-4o"}) as captured:
+    with nothing_left_open(), capture(models={"agent": "gpt-4o"}) as captured:
         trace.set_session("agent", "s-1")
         fallom.init(api_key="other")
         record()
@@ -210,7 +208,6 @@ def test_nothing_is_left_behind(
     assert trace.get_session() == {"config_key": "outer", "session_id": "s-0"}
     assert sorted(tmp_path.iterdir()) == there
     assert threading.active_count() <= threads  # those of other tests may end in between
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert not list(state_dir.rglob("traces-*"))
 
 
