@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import flusher_pids, leader_pids, wait_for
 from tests.support.scripts import run_script, start_script
 
 RECORD = """
@@ -137,7 +137,7 @@ def test_the_flusher_is_replaced_after_a_kill_and_loses_nothing(
     fallom.init()
     for number in range(200):
         trace.span({}, config_key="app", session_id=f"a{number}")
-    (first,) = wait_for(lambda: flusher_pids(state_dir), what="a flusher")
+    (first,) = wait_for(lambda: leader_pids(state_dir), what="a flusher")
     os.kill(first, signal.SIGKILL)
     for number in range(200):
         trace.span({}, config_key="app", session_id=f"b{number}")

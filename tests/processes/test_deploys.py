@@ -21,7 +21,7 @@ from fallom import trace
 from fallom._flusher.election import Election
 from fallom._version import __version__
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import flusher_pids, leader_pids, wait_for
 from tests.support.processes import Child
 from tests.support.scripts import ROOT
 
@@ -85,7 +85,7 @@ def test_two_applications_with_different_keys_never_mix(
             worker.record(key, 100)
         expected = names("first", 100) | names("second", 100)
         wait_for(lambda: sessions(cloud) == expected)
-        assert len(flusher_pids(state_dir)) == 2
+        assert len(leader_pids(state_dir)) == 2
         for pid in flusher_pids(state_dir):
             os.kill(pid, signal.SIGKILL)
         for key, worker in workers.items():
@@ -98,7 +98,7 @@ def test_two_applications_with_different_keys_never_mix(
             return sessions(cloud) == expected
 
         wait_for(are_all_there)
-        assert len(flusher_pids(state_dir)) == 2
+        assert len(leader_pids(state_dir)) == 2
     finally:
         for worker in workers.values():
             worker.end()
@@ -133,7 +133,7 @@ def test_a_deploy_takes_over_and_serves_old_workers_whose_environment_is_deleted
         old.record("old", 50)
         expected = names("old", 50)
         wait_for(lambda: sessions(cloud) == expected, what="the older version's records")
-        (old_pid,) = flusher_pids(state_dir)
+        (old_pid,) = leader_pids(state_dir)
         new = Worker(tmp_path)
         new.record("new", 50)
         wait_for(lambda: not psutil.pid_exists(old_pid), what="the older flusher to leave")
@@ -144,7 +144,7 @@ def test_a_deploy_takes_over_and_serves_old_workers_whose_environment_is_deleted
         expected |= names("new", 50) | names("orphaned", 50)
         wait_for(lambda: sessions(cloud) == expected, what="records of a deleted environment")
         # The old worker finds no flusher and cannot start one; that must not keep the new one from it.
-        (pid,) = flusher_pids(state_dir)
+        (pid,) = leader_pids(state_dir)
         os.kill(pid, signal.SIGKILL)
         give_up = time.monotonic() + 3.0
         while time.monotonic() < give_up:

@@ -23,7 +23,7 @@ import pytest
 import fallom
 from fallom import trace
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import end_flushers, flusher_pids, wait_for
+from tests.support.flushers import end_flushers, leader_pids, wait_for
 from tests.support.scripts import ROOT
 
 SPANS = 30
@@ -207,7 +207,7 @@ def test_an_answer_that_cannot_be_read_counts_by_its_status_and_costs_no_memory(
     assert fallom.flush(40) == 0, "a status of 200 is an acceptance, whatever is said with it"
     wait_for(lambda: fallom.status()["sent"]["metrics_accepted"] == SPANS)
     assert fallom.status()["sent"]["batches_retried"] == 0
-    (pid,) = flusher_pids(state_dir)
+    (pid,) = leader_pids(state_dir)
     assert psutil.Process(pid).memory_info().rss < 110 << 20
 
 

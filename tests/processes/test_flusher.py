@@ -17,7 +17,7 @@ from fallom import _runtime, trace
 from fallom._host.versions import unpack_version
 from fallom._version import __version__
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import flusher_pids, leader_pids, wait_for
 from tests.support.scripts import ROOT, run_script, start_script
 
 RECORD = """
@@ -53,7 +53,7 @@ def test_a_higher_version_takes_over_and_a_lower_one_does_not(
         stdin=subprocess.PIPE,
     ) as worker:
         wait_for(lambda: len(sessions(cloud)) == 10, what="the older version's spans")
-        (old_pid,) = flusher_pids(state_dir)
+        (old_pid,) = leader_pids(state_dir)
         fallom.init()
         assert fallom.status()["flusher"]["version"] == "0.0.9"
         record("new", 10)
@@ -61,7 +61,7 @@ def test_a_higher_version_takes_over_and_a_lower_one_does_not(
         wait_for(lambda: not psutil.pid_exists(old_pid), what="the older one to leave")
         wait_for(lambda: len(sessions(cloud)) == 20)
         # A worker of the older version is content with what is there.
-        (new_pid,) = flusher_pids(state_dir)
+        (new_pid,) = leader_pids(state_dir)
         run_script(
             f"import sys\nsys.path.insert(0, {str(older)!r})\n" + RECORD,
             tmp_path,
@@ -70,7 +70,7 @@ def test_a_higher_version_takes_over_and_a_lower_one_does_not(
             "10",
         )
         wait_for(lambda: len(sessions(cloud)) == 30)
-        assert flusher_pids(state_dir) == [new_pid]
+        assert leader_pids(state_dir) == [new_pid]
         worker.kill()
     assert cloud.stats()["spans"]["received"] == 30
 
@@ -214,7 +214,7 @@ def test_the_flusher_survives_its_starter_s_terminal_and_group(
     with start_script(code, tmp_path, None, "s", "5") as script:
         assert script.stdout is not None
         script.stdout.readline()
-        (pid,) = wait_for(lambda: flusher_pids(state_dir))
+        (pid,) = wait_for(lambda: leader_pids(state_dir))
         assert os.getpgid(pid) != os.getpgid(script.pid)
         assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
         wait_for(lambda: psutil.Process(pid).nice() > 0, what="a lower priority")

@@ -16,7 +16,7 @@ import pytest
 import fallom
 from fallom import models, prompts, trace
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import leader_pids, wait_for
 from tests.support.scripts import ROOT, run_script, start_script
 
 USE_ALL = """
@@ -154,7 +154,7 @@ sys.stdin.readline()
     with start_script(code, tmp_path) as script:
         assert script.stdout is not None
         script.stdout.readline()
-        (pid,) = flusher_pids(state_dir)
+        (pid,) = leader_pids(state_dir)
         flusher = psutil.Process(pid)
         assert flusher.ppid() != script.pid
         assert os.getsid(pid) != os.getsid(script.pid)
@@ -246,7 +246,7 @@ assert fallom.flush(20) == 0
     }
     assert names["renamed"] == "renamed"
     assert names["parent"] == names["child"] == "unknown_service:python"
-    assert len(flusher_pids(state_dir)) == 1
+    assert len(leader_pids(state_dir)) == 1
 
 
 def test_prompts_tag_the_next_call_once(cloud: LocalCloud) -> None:

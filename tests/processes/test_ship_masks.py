@@ -15,7 +15,7 @@ from fallom._core.known_masks import BY_NAME
 from fallom._core.parsing import MASK_NAMES
 from fallom._core.span import Event, Link, SpanStatus
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import leader_pids, wait_for
 from tests.support.raw_server import RawServer, answer
 from tests.support.records import make_span
 from tests.support.scripts import run_script
@@ -59,11 +59,11 @@ def test_a_setting_of_today_holds_for_what_was_recorded_before_and_for_a_flusher
     fallom.init()
     record()
     wait_for(lambda: "503" in fallom.status()["last_error"], what="a batch that is sent again")
-    before = flusher_pids(state_dir)
+    before = leader_pids(state_dir)
     run_script(SAYS_SO, tmp_path, {"FALLOM_SHIP_MASKS": "api_keys,email_addresses"})
     cloud.fault()
     span = delivered(cloud)[1]
-    assert flusher_pids(state_dir) == before
+    assert leader_pids(state_dir) == before
     assert KEY not in str(span)
     assert span["status_message"] == "refused: my key is [key], write to [e-mail]"
     assert '"content": "my key is [key], write to [e-mail]"' in str(span["attributes"])

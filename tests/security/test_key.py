@@ -17,7 +17,7 @@ from fallom import _runtime, trace
 from fallom._core.settings import Settings
 from fallom._flusher.http import Http, NetworkError, Request
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import leader_pids, wait_for
 
 KEY = "fallom-key-5f2c9a17d1"
 
@@ -37,7 +37,7 @@ def test_the_key_is_in_no_argument_environment_file_log_or_error(
     fallom.init(api_key=KEY, debug=True)
     trace.span({"a": 1}, config_key="app", session_id="s")
     wait_for(lambda: "401" in fallom.status()["last_error"], what="a refusal to be told")
-    (pid,) = wait_for(lambda: flusher_pids(state_dir))
+    (pid,) = wait_for(lambda: leader_pids(state_dir))
     process = psutil.Process(pid)
     assert KEY not in " ".join(process.cmdline())
     assert KEY not in str(process.environ())

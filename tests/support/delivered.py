@@ -11,7 +11,7 @@ from typing import Any
 
 import fallom
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids
+from tests.support.flushers import leader_pids
 
 
 def acknowledged(folder: Path) -> Counter[str]:
@@ -22,7 +22,7 @@ def acknowledged(folder: Path) -> Counter[str]:
 
 def check_delivered(cloud: LocalCloud, folder: Path, state_dir: Path) -> list[dict[str, Any]]:
     """See that all has arrived; give the spans."""
-    assert len(flusher_pids(state_dir)) == 1
+    assert len(leader_pids(state_dir)) == 1
     fallom.init()
     assert fallom.flush(60) == 0, fallom.status()
     assert fallom.status()["dropped"] == {}

@@ -27,7 +27,7 @@ def wait_for(condition: Callable[[], T], timeout_s: float = 20.0, what: str = ""
 
 
 def flusher_pids(state_dir: Path | str) -> list[int]:
-    """Give the processes that hold a leader's lock open below a state directory."""
+    """Give the flusher processes of a state directory: leaders, and candidates that will find one."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         command = process.info["cmdline"] or []
@@ -38,6 +38,17 @@ def flusher_pids(state_dir: Path | str) -> list[int]:
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
     return found
+
+
+def leader_pids(state_dir: Path | str) -> list[int]:
+    """Give those flushers of a state directory that hold a leader's lock: one a namespace."""
+    locks = {path.stat().st_ino for path in Path(state_dir).glob("v1/*/leader.lock")}
+    held = set()
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()  # "1: FLOCK  ADVISORY  WRITE 4711 fe:00:3294993 0 EOF"
+        if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) in locks:
+            held.add(int(fields[4]))
+    return [pid for pid in flusher_pids(state_dir) if pid in held]  # a worker may be probing
 
 
 def end_flushers(state_dir: Path | str) -> None:

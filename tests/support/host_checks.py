@@ -14,7 +14,7 @@ import psutil
 
 import fallom
 from fallom.dev.server import LocalCloud
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import leader_pids, wait_for
 from tests.support.hosts import Answer, Connection, Footprint, Host, Kind, footprint
 
 REQUESTS_AFTER = 10
@@ -120,7 +120,7 @@ class HostTest:
 
     def flusher(self) -> int:
         """Give the one flusher there is, which listens nowhere."""
-        pids = flusher_pids(self.state_dir)
+        pids = leader_pids(self.state_dir)
         assert len(pids) == 1, pids
         sockets = psutil.Process(pids[0]).net_connections("all")
         listening = [each for each in sockets if each.status == psutil.CONN_LISTEN]

@@ -17,7 +17,7 @@ from fallom.dev.server import LocalCloud
 from tests.support import celery_host as pools
 from tests.support.celery_host import CeleryTest, Pool
 from tests.support.celery_place import DIRECTORY, redis_server, running_redis
-from tests.support.flushers import flusher_pids, wait_for
+from tests.support.flushers import leader_pids, wait_for
 
 pytest.importorskip("celery")
 
@@ -72,9 +72,9 @@ def test_a_worker_with_fallom_is_the_worker_that_it_was_and_loses_nothing(
         assert celery_test.acknowledged().total() == 0
         with celery_test.worker(pool) as worker:
             celery_test.check_same(worker, bare, run)
-            (flusher,) = flusher_pids(state_dir)
+            (flusher,) = leader_pids(state_dir)
             assert worker.stop() == bare_status
-            assert flusher_pids(state_dir) == [flusher], "it had no output of the worker's to hold"
+            assert leader_pids(state_dir) == [flusher], "it had no output of the worker's to hold"
     assert celery_test.acknowledged().total() >= 4
     celery_test.check_delivered()
 

@@ -16,7 +16,7 @@ import pytest
 
 from fallom.dev.server import LocalCloud
 from tests.support import hosts
-from tests.support.flushers import end_flushers, flusher_pids, wait_for
+from tests.support.flushers import end_flushers, flusher_pids, leader_pids, wait_for
 from tests.support.host_checks import HostTest
 from tests.support.hosts import Connection, Failed, Host, Kind, Unanswered
 
@@ -162,9 +162,9 @@ def test_a_flusher_that_a_request_started_is_as_independent_as_any(
     test = HostTest(kind, cloud, tmp_path / "host", state_dir)
     with test.host() as host:
         drive(test, host, "first")
-        (first,) = wait_for(lambda: flusher_pids(state_dir))
+        (first,) = wait_for(lambda: leader_pids(state_dir))
         os.kill(first, signal.SIGKILL)
-        while not set(flusher_pids(state_dir)) - {first}:
+        while not set(leader_pids(state_dir)) - {first}:
             drive(test, host, f"next-{len(test.answered)}", count=1)
         host.stop()
         assert test.flusher() != first
