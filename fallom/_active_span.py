@@ -7,6 +7,7 @@ in its context too, so that what it instruments below (an HTTP request, a query)
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
@@ -26,12 +27,15 @@ __all__ = [
     "doubled_attributes",
     "give_back",
     "is_llm_client_scope",
+    "joined",
     "keep_parent",
     "parent_here",
     "parent_of_call",
     "step_here",
     "take_parent",
 ]
+
+_logger = logging.getLogger("fallom")
 
 DOUBLED = "fallom.doubled"  # attribute of an OpenTelemetry span whose call a span of ours records
 IN_CALL = "fallom-in-call"  # value in OpenTelemetry's context while a call of ours is made
@@ -192,26 +196,23 @@ def take_parent(parent: Parent | None, is_remote: bool) -> Replaced:
     """
     before = keep_parent()
     _ours.set(parent)
-    api, otel = _loaded()
-    if api is None:
+    try:
+        return before._replace(put=_put(parent, is_remote))
+    except Exception as error:  # named edge guard: a span of any class may be active
+        _logger.debug("OpenTelemetry's active span cannot be replaced", exc_info=error)
         return before
-    span = _current()
-    if parent is None:
-        if span is None:
-            return before
-        put = api.set_span_in_context(api.INVALID_SPAN)
-    elif span is not None and _is_nearer(span.get_span_context(), parent, is_remote):
-        return before
-    else:
-        put = api.set_span_in_context(api.NonRecordingSpan(_span_context(api, parent, is_remote)))
-    otel.attach(put)
-    return before._replace(put=put)
 
 
 def keep_parent() -> Replaced:
     """Leave active what is, for ``give_back`` to make it so again."""
     _, otel = _loaded()
     return Replaced(_ours.get(), None if otel is None else _without_remains(otel), None)
+
+
+def joined(outer: Replaced, inner: Replaced) -> Replaced:
+    """Give what to give back at the end of an inner replacement whose outer one is dropped before it."""
+    theirs = inner.theirs if outer.theirs is None else outer.theirs
+    return Replaced(outer.ours, theirs, outer.put if inner.put is None else inner.put)
 
 
 def give_back(replaced: Replaced) -> None:
@@ -225,13 +226,40 @@ def give_back(replaced: Replaced) -> None:
     if replaced.theirs is None:
         return
     _, otel = _loaded()
-    span = _current()
-    context = None if span is None else span.get_span_context()
-    is_ours = ours is not None and context is not None and _span_id(context) == ours.span_id
-    if is_ours or (replaced.put is not None and otel.get_current() is replaced.put):
+    if _is_active(_current(), ours) or (
+        replaced.put is not None and otel.get_current() is replaced.put
+    ):
         otel.attach(replaced.theirs)
     if replaced.put is not None:
         _taken_away.set(replaced.put)
+
+
+def _put(parent: Parent | None, is_remote: bool) -> Any:
+    """Make a span of elsewhere active in OpenTelemetry; give its context, None where none was needed."""
+    api, otel = _loaded()
+    if api is None:
+        return None
+    span = _current()
+    if parent is None:
+        if span is None:
+            return None
+        put = api.set_span_in_context(api.INVALID_SPAN)
+    elif span is not None and _is_nearer(span.get_span_context(), parent, is_remote):
+        return None
+    else:
+        put = api.set_span_in_context(api.NonRecordingSpan(_span_context(api, parent, is_remote)))
+    otel.attach(put)
+    return put
+
+
+def _is_active(span: Any, ours: Parent | None) -> bool:
+    """Tell whether OpenTelemetry's active span is the one of ours."""
+    if span is None or ours is None:
+        return False
+    try:
+        return _span_id(span.get_span_context()) == ours.span_id
+    except Exception:  # noqa: BLE001 - a span of any class may be active; ours it is not
+        return False
 
 
 def _without_remains(otel: Any) -> Any:
@@ -303,8 +331,12 @@ def _current() -> Any:
     api, _ = _loaded()
     if api is None:
         return None
-    span = api.get_current_span()
-    return span if span.get_span_context().is_valid else None
+    try:
+        span = api.get_current_span()
+        return span if span.get_span_context().is_valid else None
+    except Exception as error:  # named edge guard: a span of any class may be active
+        _logger.debug("OpenTelemetry's active span cannot be read", exc_info=error)
+        return None
 
 
 def _trace_id(context: Any) -> bytes:

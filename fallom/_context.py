@@ -98,7 +98,8 @@ def leave_session(session: SessionContext, is_dropped: bool = False) -> None:
                 _ENTERED.set((*entered[:number], (inner[0], before), *others))
             else:
                 _ENTERED.set(entered[:number])
-                CURRENT_SESSION.set(before)
+                if not is_dropped or CURRENT_SESSION.get() is session:
+                    CURRENT_SESSION.set(before)
             return
 
 

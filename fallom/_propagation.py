@@ -12,7 +12,15 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from fallom._active_span import Replaced, give_back, keep_parent, parent_here, take_parent
+from fallom._active_span import (
+    Replaced,
+    give_back,
+    joined,
+    keep_parent,
+    parent_here,
+    step_here,
+    take_parent,
+)
 from fallom._context import CURRENT_SESSION, RequestContext
 from fallom._core.propagation import Carried, read_headers, write_headers
 
@@ -34,7 +42,12 @@ _ENTRIES: ContextVar[tuple[_Entry, ...]] = ContextVar("fallom_entries", default=
 
 def carried_here() -> Carried:
     """Give what this context has to be carried."""
-    return Carried(CURRENT_SESSION.get(), parent_here())
+    try:
+        parent = parent_here()
+    except Exception as error:  # named edge guard: a span of any class may be active
+        _logger.debug("OpenTelemetry's active span cannot be carried", exc_info=error)
+        parent = step_here()
+    return Carried(CURRENT_SESSION.get(), parent)
 
 
 def headers_here(with_session: bool = True) -> dict[str, str]:
@@ -62,15 +75,23 @@ def enter(carried: Carried, key: object, *, is_whole: bool = False, is_remote: b
         CURRENT_SESSION.set(carried.session)
 
 
-def leave(key: object) -> None:
-    """Make this context what it was before ``enter`` with this key; nothing if it was another context."""
+def leave(key: object, is_dropped: bool = False) -> None:
+    """Make this context what it was before ``enter`` with this key; nothing if it was another context.
+
+    What was entered since is left with it, unless it is dropped: see ``leave_session``.
+    """
     entries = _ENTRIES.get()
     for number in reversed(range(len(entries))):
         entry = entries[number]
         if entry.key == key:
-            _ENTRIES.set(entries[:number])
-            entry.before.swap()
-            give_back(entry.active)
+            if is_dropped and number + 1 < len(entries):
+                inner, *others = entries[number + 1 :]
+                inherits = _Entry(inner.key, entry.before, joined(entry.active, inner.active))
+                _ENTRIES.set((*entries[:number], inherits, *others))
+            else:
+                _ENTRIES.set(entries[:number])
+                entry.before.swap()
+                give_back(entry.active)
             return
 
 
@@ -99,7 +120,7 @@ class Extracted:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        leave(self)
+        leave(self, is_dropped=kind is GeneratorExit)
 
     async def __aenter__(self) -> None:
         self.__enter__()

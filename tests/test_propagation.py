@@ -7,9 +7,11 @@ import concurrent.futures
 import contextvars
 import multiprocessing
 import pickle
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,6 +85,18 @@ def test_a_session_whose_generator_is_dropped_within_a_later_one_leaves_that_as_
     assert session_id() is None
 
 
+def test_a_session_whose_generator_is_dropped_leaves_one_that_was_carried_here() -> None:
+    def streamed() -> Iterator[int]:
+        with fallom.session("app", "s-other"):
+            yield 1
+
+    stream = streamed()
+    next(stream)
+    with trace.extract({"fallom": SESSION}):
+        del stream
+        assert session_id() == "s-1"
+
+
 def test_a_session_that_was_entered_within_another_and_never_left_ends_with_it() -> None:
     forgotten, session = fallom.session("app", "s-forgotten"), fallom.session("app", "s-1")
     with session, session:
@@ -119,6 +133,66 @@ def test_nothing_is_injected_where_there_is_nothing() -> None:
     headers: dict[str, str] = {}
     trace.inject(headers)
     assert headers == {}
+
+
+@pytest.mark.parametrize("has_opentelemetry", [True, False])
+def test_headers_whose_generator_is_dropped_within_later_ones_leave_those_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, has_opentelemetry: bool
+) -> None:
+    if not has_opentelemetry:
+        monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+    before = otel.get_current_span()
+    other = TRACEPARENT.replace(TRACE_ID, "ab" * 16)
+
+    def streamed() -> Iterator[int]:
+        with trace.extract({"traceparent": other, "fallom": SESSION.replace("s-1", "s-other")}):
+            yield 1
+
+    stream = streamed()
+    next(stream)
+    with trace.extract({"traceparent": TRACEPARENT, "fallom": SESSION}):
+        del stream
+        assert session_id() == "s-1"
+        found = active_span()
+        assert found is not None
+        assert found[0].hex() == TRACE_ID
+    assert session_id() is None
+    assert active_span() is None
+    assert otel.get_current_span() is before
+
+
+class Refusing(otel.NonRecordingSpan):
+    """A span of some tracer's own class whose context cannot be asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(otel.INVALID_SPAN_CONTEXT)
+
+    def get_span_context(self) -> otel.SpanContext:
+        raise RuntimeError
+
+
+class Odd(Refusing):
+    """One whose context is not what OpenTelemetry says."""
+
+    def get_span_context(self) -> Any:
+        return SimpleNamespace(
+            is_valid=True, trace_id="a", span_id=None, trace_flags="", trace_state=1
+        )
+
+
+@pytest.mark.parametrize("kind", [Refusing, Odd])
+def test_a_span_that_cannot_be_asked_is_no_trouble_of_the_application(kind: type[Refusing]) -> None:
+    mine = kind()
+    with otel.use_span(mine):
+        headers: dict[str, str] = {}
+        with fallom.session("app", "s-1"), trace.step("request"):
+            trace.inject(headers)
+            assert trace.propagate(session_id)() == "s-1"
+        assert "s-1" in headers["fallom"]
+        with trace.extract({"traceparent": TRACEPARENT, "fallom": SESSION}):
+            assert session_id() == "s-1"
+        assert session_id() is None
+        assert otel.get_current_span() is mine
 
 
 def test_a_request_to_somebody_else_has_no_session_in_it() -> None:
