@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["check_text", "seconds_of", "version_of"]
+__all__ = ["check_text", "metadata_of", "seconds_of", "tags_of", "version_of"]
 
 
 def check_text(**named: object) -> None:
@@ -36,6 +37,25 @@ def version_of(version: Any) -> Any:
     except Exception:  # noqa: BLE001 - of any type, and its methods are the application's code
         return _shown(version)
     return version
+
+
+def metadata_of(metadata: Any) -> Mapping[str, Any] | None:
+    """Give a session's metadata; what is no mapping gets the name ``value``. Never raises."""
+    if metadata is None or type(metadata) is dict or isinstance(metadata, Mapping):
+        return metadata
+    return {"value": metadata}
+
+
+def tags_of(tags: Any) -> tuple[Any, ...]:
+    """Give a session's tags; a text is one tag, as is what cannot be gone through. Never raises."""
+    if tags is None or type(tags) is tuple:
+        return tags or ()
+    if isinstance(tags, (str, bytes)):
+        return (tags,) if tags else ()
+    try:
+        return tuple(tags)
+    except Exception:  # noqa: BLE001 - of any type, and its methods are the application's code
+        return (_shown(tags),)
 
 
 def _shown(value: object) -> str:

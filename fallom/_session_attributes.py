@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from typing import Any
+
 from fallom._core.limits import clean_value
 from fallom._core.span import AttributeValue, SessionContext
 
 __all__ = ["assigned_attributes", "session_attributes"]
+
+_logger = logging.getLogger("fallom")
 
 
 def session_attributes(session: SessionContext) -> dict[str, AttributeValue]:
@@ -25,11 +31,19 @@ def session_attributes(session: SessionContext) -> dict[str, AttributeValue]:
         attributes["user.id"] = session.customer_id
     if session.tags:
         attributes["fallom.tags"] = [str(tag) for tag in session.tags]
-    # A list, because the mapping is the application's: another thread may change it meanwhile.
-    for name, value in list((session.metadata or {}).items()):
-        if value is not None:
-            attributes[f"fallom.metadata.{name}"] = clean_value(value)
+    if session.metadata is not None:
+        _add_metadata(attributes, session.metadata)
     return attributes
+
+
+def _add_metadata(attributes: dict[str, AttributeValue], metadata: Mapping[str, Any]) -> None:
+    try:
+        # A list, because the mapping is the application's: another thread may change it meanwhile.
+        for name, value in list(metadata.items()):
+            if value is not None:
+                attributes[f"fallom.metadata.{name}"] = clean_value(value)
+    except Exception as error:  # named edge guard: the methods of the mapping are the application's
+        _logger.debug("the session's metadata cannot be read", exc_info=error)
 
 
 def assigned_attributes(

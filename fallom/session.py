@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from fallom import models
-from fallom._arguments import check_text, version_of
+from fallom._arguments import check_text, metadata_of, tags_of, version_of
 from fallom._context import enter_session, leave_session
 from fallom._core.span import AttributeValue, SessionContext
 from fallom._runtime import current
@@ -39,7 +39,7 @@ class FallomSession:
         """Take what ``fallom.session`` takes, which is the shorter way to say it."""
         check_text(config_key=config_key, session_id=session_id)
         self._context = SessionContext(
-            config_key, session_id, customer_id, metadata, tuple(tags or ())
+            config_key, session_id, customer_id, metadata_of(metadata), tags_of(tags)
         )
         self._tracing = SessionTracing(self._context, self.attributes)
         self._assigned: models.Explanation | None = None
@@ -238,8 +238,8 @@ def session(
         config_key: The config's key, under which traces are grouped.
         session_id: The conversation's or request's id: the same id gets the same model.
         customer_id: The end user; targeting sees it as ``customerId``.
-        metadata: Anything worth knowing, by name.
-        tags: Words to find it by.
+        metadata: Anything worth knowing, by name; what is no mapping gets the name ``value``.
+        tags: Words to find it by; one text is one tag.
 
     Raises:
         TypeError: A key or id is no text.

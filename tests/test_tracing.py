@@ -93,17 +93,56 @@ class Broken(dict[str, Any]):
     items = keys = __iter__
 
 
-@pytest.mark.parametrize("metadata", [Broken(a=1), [("a", 1)], "text"])
-def test_metadata_that_cannot_be_read_costs_the_record_and_not_the_call(metadata: Any) -> None:
-    """Of headers it costs less: only the metadata."""
-    with capture() as captured, fallom.session("app", "s-1", metadata=metadata):
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (Broken(a=1), {}),
+        ({"a": 1, "b": None}, {"a": 1}),
+        ("text", {"value": "text"}),
+        (["x", "y"], {"value": ["x", "y"]}),
+    ],
+)
+def test_metadata_that_are_no_mapping_cost_neither_call_nor_record(
+    metadata: Any, expected: dict[str, Any]
+) -> None:
+    def check(named: dict[str, str]) -> None:
         trace.span({"score": 1})
-        trace.span({"score": 2}, "app", "s-2")  # not that session's
-        headers: dict[str, str] = {}
-        trace.inject(headers)
-        assert fallom.status()["dropped"] == {"internal": 1}
-    assert "s-1" in headers["fallom"]
-    assert [record.session_id for record in captured.metrics] == ["s-2"]
+        trace.inject(named)
+
+    headers: list[dict[str, str]] = [{}, {}]
+    with capture() as captured:
+        with fallom.session("app", "s-1", metadata=metadata):
+            check(headers[0])
+        trace.set_session("app", "s-1", metadata=metadata)
+        check(headers[1])
+        trace.clear_session()
+        assert fallom.status()["dropped"] == {}
+    prefix = "fallom.metadata."
+    for record in captured.metrics:
+        found = {
+            name.removeprefix(prefix): value
+            for name, value in record.attributes.items()
+            if name.startswith(prefix)
+        }
+        assert found == expected
+    assert len(captured.metrics) == 2
+    assert headers[0] == headers[1]
+    assert "s-1" in headers[0]["fallom"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [("one", ["one"]), ("", []), (5, ["5"]), (["a", "b"], ["a", "b"]), ({"a": 1}.keys(), ["a"])],
+)
+def test_one_text_is_one_tag(tags: Any, expected: list[str]) -> None:
+    with capture() as captured:
+        with fallom.session("app", "s-1", tags=tags):
+            trace.span({"score": 1})
+        trace.set_session("app", "s-1", tags=tags)
+        trace.span({"score": 2})
+        trace.clear_session()
+    found = [record.attributes.get("fallom.tags", []) for record in captured.metrics]
+    assert found == [expected, expected]
 
 
 def test_data_that_cannot_be_read_costs_the_record_and_not_the_call() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fallom._active_span import active_span
-from fallom._arguments import check_text
+from fallom._arguments import check_text, metadata_of, tags_of
 from fallom._context import CURRENT_SESSION
 from fallom._core.errors import NoSessionError
 from fallom._core.span import AttributeValue
@@ -54,11 +54,11 @@ def set_session(
         config_key: The config's key, under which traces are grouped.
         session_id: The conversation's or request's id.
         customer_id: The end user.
-        metadata: Anything worth knowing, by name.
-        tags: Words to find it by.
+        metadata: Anything worth knowing, by name; what is no mapping gets the name ``value``.
+        tags: Words to find it by; one text is one tag.
     """
-    tags = tuple(tags or ())
-    CURRENT_SESSION.set(Session(config_key, session_id, customer_id, metadata, tags))
+    given = metadata_of(metadata), tags_of(tags)
+    CURRENT_SESSION.set(Session(config_key, session_id, customer_id, *given))
 
 
 def get_session() -> dict[str, Any] | None:

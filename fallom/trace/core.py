@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from fallom._arguments import metadata_of, tags_of
 from fallom._changed_settings import change_settings
 from fallom._core.content import is_content, mask_span
 from fallom._core.digest import sha256
@@ -110,8 +111,8 @@ def _span(trace: TraceData, content_captured: bool) -> Span:
         trace.config_key,
         trace.session_id,
         trace.customer_id,
-        trace.metadata,
-        tuple(trace.tags or ()),
+        metadata_of(trace.metadata),
+        tags_of(trace.tags),
     )
     attributes = session_attributes(session)
     for name, value in (trace.attributes or {}).items():
