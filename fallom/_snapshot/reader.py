@@ -113,9 +113,8 @@ class SnapshotReader:
         self._busy_timeout_s = busy_timeout_s
         self._busy_timeout_first_s = busy_timeout_first_s
         self._held = _Held(-1, Root())
-        self.seen = (
-            -1
-        )  # the page's generation as of before what is held was read, or an earlier one
+        # The page's generation as of before what is held was read, or an earlier one.
+        self.seen = -1
         self.bootstrap: Bootstrap = {}  # what serves for a kind of which nothing was published
         self._lock = ProcessLock(threading.Lock)
         self._retry_at_s = 0.0

@@ -30,9 +30,8 @@ class Watch:
     def __init__(self, spool: File) -> None:
         """Know nothing yet, so that the first look sees a change."""
         self._spool = spool
-        self._listed_ns = (
-            _NEVER  # the directory's time, where that says that it has not changed since
-        )
+        # The directory's time, where that says that it has not changed since.
+        self._listed_ns = _NEVER
         self._names: frozenset[str] = frozenset()
         self._growing: list[str] = []
         self._sizes: list[int] | None = None

@@ -45,6 +45,7 @@ PARAMETERS: Parameters = {
 
 
 def input_message(message: Any) -> Part | str:
+    """Give a message of the conversation, or its JSON where that is known at once."""
     encoded = plain_message(message)
     if encoded:
         return encoded
@@ -101,6 +102,7 @@ def _input_part(room: Room, item: Any) -> Part:
 
 
 def tool_call(room: Room, call: Any) -> Part:
+    """Give a call of a tool, by the model's answer or by a message that repeats it."""
     function = field(call, "function") or field(call, "custom")
     part: Part = {"type": "tool_call", "name": room.text(field(function, "name") or "")}
     arguments = field(function, "arguments")
