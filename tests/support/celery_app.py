@@ -120,7 +120,8 @@ def leaking(name: str) -> dict[str, Any]:
 
 @app.task
 def hanging(name: str) -> None:
-    """Record until something ends it."""
+    """Record until something ends it, and say which process does."""
+    FOLDER.joinpath("hangs").write_text(str(os.getpid()))
     number = 0
     while True:
         record(f"{name}-{number}")

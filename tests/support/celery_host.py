@@ -59,7 +59,7 @@ class CeleryWorker:
         self.pool = pool
         self.said = ""
         self._environ = _environ(folder, broker, environ)
-        self._folder = folder
+        self.folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
@@ -102,7 +102,7 @@ class CeleryWorker:
         self._process = subprocess.Popen(
             [*_COMMAND, *self.pool.options],
             env=self._environ,
-            cwd=self._folder,
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
