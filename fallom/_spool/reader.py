@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import chain, zip_longest
 
 from fallom._host.files import File, UnsafeFileError
 from fallom._spool.evidence import is_running, write_evidence
@@ -78,7 +78,7 @@ class SpoolReader:
         self._left_alone: set[bytes] = set()
         self._turn = 0
         self._turn_over = 0
-        self._has_unopened = False
+        self._has_unopened = False  # for which there never was room
         self._died = 0  # calls whose evidence was written, and not logged yet
 
     def refresh(self, monotonic_ns: int) -> None:
@@ -193,17 +193,20 @@ class SpoolReader:
 
     def is_drained(self) -> bool:
         """Tell whether all that was there at the last ``refresh`` is accepted."""
-        is_keeper = self._sharing.is_keeper
+        closed = (tail for _, tail in self._rested.values())
         return not self._has_unopened and all(
-            tail.is_done and not (is_keeper and self._owes_evidence(tail))
-            for tail in self._tails.values()
+            map(self._is_drained, chain(self._tails.values(), closed))
         )
+
+    def _is_drained(self, tail: Tail) -> bool:
+        return tail.is_done and not (self._sharing.is_keeper and self._owes_evidence(tail))
 
     @staticmethod
     def _owes_evidence(tail: Tail) -> bool:
         owed = list(tail.starts_of_the_dead.values())
         if not tail.name.is_sealed:
-            tail.learn()
+            if tail.file.fd >= 0:  # else it is as it was known when it was closed
+                tail.learn()
             owed += tail.starts.values()
         return any(not is_running(start) for start in owed)
 
@@ -231,8 +234,7 @@ class SpoolReader:
         room = max(0, self._tails_max - len(self._tails))
         if room < len(waiting):
             waiting = self._in_turn(waiting)
-        done = {segment_id for segment_id, (_, tail) in self._rested.items() if tail.is_done}
-        self._has_unopened = any(name.id not in done for name in waiting[room:])
+        self._has_unopened = any(name.id not in self._rested for name in waiting[room:])
         return waiting[:room]
 
     def _in_turn(self, waiting: list[SegmentName]) -> list[SegmentName]:

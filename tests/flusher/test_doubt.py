@@ -120,7 +120,9 @@ def test_whatever_the_share_of_the_guilty_exactly_they_are_dead_and_the_rest_arr
         assert sorted(server.took) == sorted(set(range(1, count + len(waits) + 1)) - poison)
         assert left(spool) == 0
         batches = 1 + count // items_max
-        assert len(waits) < batches, "each batch of nothing but guilty ones may wait for what comes next"
+        assert len(waits) < batches, (
+            "each batch of nothing but guilty ones may wait for what comes next"
+        )
         assert len(ship.http.requests) <= 5 * count + batches * (1 + PROBES + TRIED_AHEAD)
         dead.close()
         for directory in opened:

@@ -93,6 +93,21 @@ def test_what_the_writer_before_owes_is_told_once_although_its_segment_makes_roo
     assert len(found) == len(living) + 2
 
 
+def test_nothing_is_drained_while_a_segment_that_made_room_for_others_owes(spool: File) -> None:
+    segments = [left_open(spool, 1)]
+    segments += [Segment(spool, HERE).add(make_span(100 + number)) for number in range(3)]
+    reading = Reading(spool, tails_max=1)
+    for _ in range(8):  # each of them is open once, and those that are done are closed for others
+        reading.take()
+    segments[0].leave()
+    assert not reading.reader.is_drained()
+    for _ in range(20):  # until each had its turn
+        reading.tidy(LATER_NS)
+    found = [record for _ in range(20) for record in reading.take()]
+    assert died(found) == [1]
+    assert reading.reader.is_drained()
+
+
 @pytest.mark.parametrize(
     ("calls", "said"),
     [
