@@ -44,6 +44,7 @@ def _apart(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in os.environ:
         if name.startswith(("FALLOM_", "OTEL_")):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # most users' programs are without it
     monkeypatch.setenv("FALLOM_STATE_DIR", str(state_dir))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("FALLOM_AUTO_INSTRUMENT", "false")

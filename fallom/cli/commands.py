@@ -21,7 +21,7 @@ from fallom.cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_WRON
 from fallom.cli.flusher import FLUSHER_SUMMARY
 from fallom.cli.host import host_options
 from fallom.cli.prompts import prompts
-from fallom.cli.screen import Seconds, json_option, reason_of
+from fallom.cli.screen import Seconds, give_up_output, json_option, reason_of
 from fallom.cli.spool import spool
 from fallom.cli.tail import tail
 
@@ -231,6 +231,7 @@ def run_commands(arguments: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
     except OSError as error:  # a file that cannot be read, a full disk, also that of the output
         click.echo(f"fallom: {reason_of(error)}", err=True)
+        give_up_output()
         return EXIT_WRONG
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

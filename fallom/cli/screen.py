@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -21,6 +22,7 @@ __all__ = [
     "Seconds",
     "bytes_text",
     "echo_json",
+    "give_up_output",
     "json_option",
     "parse_age",
     "parse_time",
@@ -179,6 +181,18 @@ def reason_of(error: OSError) -> str:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
+
+
+def give_up_output() -> None:
+    """Pass over what cannot be written: the interpreter would try once more at its end, and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (AttributeError, ValueError):  # it was closed
+        return
 
 
 def parse_age(text: str) -> float | None:

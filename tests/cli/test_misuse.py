@@ -84,7 +84,7 @@ def test_a_copy_without_the_wanted_application_says_which_it_has(published: None
     assert all(name in ended.stderr for name in names)
 
 
-@pytest.mark.parametrize("command", [("configs", "ls"), ("configs", "export", "-")])
+@pytest.mark.parametrize("command", [("configs", "ls"), ("configs", "export", "-"), ("status",)])
 def test_an_output_that_is_full_is_said(published: None, command: tuple[str, ...]) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("/dev/full is not there")
@@ -99,7 +99,7 @@ def test_an_output_that_is_full_is_said(published: None, command: tuple[str, ...
             timeout=60,
         )
     assert ended.returncode == 1
-    assert ended.stderr.startswith("fallom: No space left on device")
+    assert ended.stderr == "fallom: No space left on device\n"
 
 
 def test_a_command_without_an_output_does_its_work(published: None) -> None:
