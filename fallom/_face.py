@@ -82,8 +82,9 @@ def init(
             this host (1; 0 to 60).
         sync_interval: Seconds between two fetches of configs and prompts (30).
         linger: Seconds that the flusher stays when no process needs it (10).
-        spool_bytes_max: Bytes that unsent records may take on disk (512 MiB). From 90 % of it on bodies
-            of messages are left out; at the limit ``spool_policy`` holds.
+        spool_bytes_max: Bytes that unsent records may take on disk (512 MiB; in /dev/shm never more than
+            16 MiB). From 90 % of it on bodies of messages are left out; at the limit ``spool_policy``
+            holds.
         spool_segments_max: How many files that may be (10,000).
         spool_age_max: Seconds after which unsent records of ended processes are given up (7 days).
         spool_policy: What goes at a limit: "drop_oldest", or "drop_newest" to keep what is there.

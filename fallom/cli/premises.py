@@ -28,16 +28,17 @@ _CLAUSE: Final = re.compile(r"(>=|<=|==|<|>|!=|~=)\s*([0-9][0-9.]*)")
 
 def look_at_directory(place: Place, is_explicit: bool) -> Iterator[Finding]:
     """Look where the state is kept, on what, and whether it is closed to others."""
-    from fallom._host.directory import filesystem_of
+    from fallom._host.directory import SHM_SPOOL_BYTES_MAX, filesystem_of
 
     directory = place.directory
     filesystem = filesystem_of(directory.base) or "unknown"
     where = f"{directory.path} on {filesystem}"
     if directory.is_shm or filesystem in ("tmpfs", "ramfs"):
         total = bytes_text(_total(directory.path))
+        most = f", and takes at most {bytes_text(SHM_SPOOL_BYTES_MAX)}" if directory.is_shm else ""
         yield warning(
             "directory",
-            f"{where} ({total}), which is memory: what is unsent does not outlive a restart",
+            f"{where} ({total}), which is memory: what is unsent does not outlive a restart{most}",
             "Name a directory on a disk by FALLOM_STATE_DIR.",
         )
     elif filesystem in ("overlay", "overlayfs", "aufs"):

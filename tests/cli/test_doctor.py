@@ -91,6 +91,7 @@ def test_memory_is_no_disk() -> None:
     level, what, mend = only(found, "directory")
     assert level == "warning"
     assert "memory" in what
+    assert "at most 16.0 MiB" in what
     assert "FALLOM_STATE_DIR" in mend
 
 
