@@ -27,6 +27,7 @@ from tests.support.flushers import end_flushers, flusher_pids, wait_for
 from tests.support.hosts import free_port
 from tests.support.raw_server import RawServer, answer
 from tests.support.scripts import ROOT
+from tests.support.spools import allocated_bytes
 from tests.support.targets import span_numbers_of
 
 T = TypeVar("T")
@@ -231,7 +232,9 @@ def test_a_dead_target_costs_its_own_budget_and_then_its_own_records(
         assert fallom.status()["dropped"] == {}
     assert cloud.stats()["spans"]["distinct"] == count
     wait_for(lambda: extra()["dropped"].get("budget"), what="something given up")
-    wait_for(lambda: _held_bytes(state_dir) <= (1 << 18) + (1 << 17), what="the budget to be kept")
+    wait_for(
+        lambda: allocated_bytes(state_dir) <= (1 << 18) + (1 << 17), what="the budget to be kept"
+    )
     status = fallom.status()
     assert status["dropped"] == {}
     assert set(extra()["dropped"]) == {"budget"}
@@ -267,16 +270,6 @@ def test_a_dead_target_takes_no_room_from_the_main_one_in_a_burst(
     assert fallom.flush(60) == 0
     assert fallom.status()["dropped"] == {}
     assert cloud.stats()["spans"]["distinct"] == count
-
-
-def _held_bytes(state_dir: Path) -> int:
-    found = 0
-    for path in state_dir.glob("v1/*/spool/*"):
-        try:
-            found += path.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def test_a_killed_flusher_costs_each_target_a_few_batches_sent_twice_and_no_span(

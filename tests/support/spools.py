@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from fallom._host.counts import Drop
@@ -120,3 +121,14 @@ class RecordWriter(SpoolWriter):
 
     def write(self, destination: Destination, kind: Kind, record: Any, now_ns: int) -> Drop | None:
         return self.write_packed(destination, kind, pack(record), now_ns)
+
+
+def allocated_bytes(state_dir: Path) -> int:
+    """Give the bytes that the spools below a state directory have on the disk now."""
+    found = 0
+    for path in state_dir.glob("v1/*/spool/*"):
+        try:
+            found += path.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return found
