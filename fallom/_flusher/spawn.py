@@ -2,8 +2,8 @@
 
 A worker that finds the beat stale takes ``spawn.lock`` without waiting, probes the leader's lock, and
 starts a flusher if that is free. The file ``spawn.lock`` holds two numbers, so that sixteen workers that
-notice at once start one: when the last start was (monotonic ns), and how many starts in a row never beat.
-Only those are backed off.
+notice at once start one: when the last start was (monotonic ns), and how many starts in a row never beat
+unless a leader that was leaving stayed. Only those are backed off.
 
 The process that is started belongs to nobody: a session of its own, so that a signal to the server's
 group does not reach it; no inherited descriptor, which would keep the server's port busy after it
@@ -35,6 +35,7 @@ __all__ = ["Started", "ensure_flusher", "last_log_line"]
 
 BACKOFF_MIN_NS = 1_000_000_000
 BACKOFF_MAX_NS = 60_000_000_000
+BACKOFF_LED_NS = 500_000_000  # half of what a candidate waits for a leader that may leave
 FAILURES_BEFORE_WARNING = 3
 LOG_BYTES_MAX = 1 << 20
 _STDIN_BYTES_MAX = 60_000  # a pipe takes 64 KiB without a reader
@@ -91,19 +92,22 @@ def ensure_flusher(
     try:
         if not lock.lock():
             return Started.BUSY, 0
+        # A leader that said it is leaving may have done its last look already: a candidate waits for
+        # its lock. Any other that holds the lock is alive, whatever its beat says.
+        led = is_led(directory.root, page, monotonic_ns)
+        is_leaving = led and page.is_leaving()
+        if led and not is_leaving and not is_hand_over:
+            return Started.ALIVE, 0
         last_ns, failures = _read_starts(lock, monotonic_ns)
         if last_ns and page.started_ns() < last_ns:  # that start has never beaten
             wait_ns = min(BACKOFF_MAX_NS, BACKOFF_MIN_NS << min(failures, 6))
-            if monotonic_ns - last_ns < wait_ns:
+            if monotonic_ns - last_ns < (BACKOFF_LED_NS if is_leaving else wait_ns):
                 return Started.BUSY, failures
             failures += 1
         else:
             failures = 0
-        # A leader that said it is leaving may have done its last look already: a candidate waits for
-        # its lock. Any other that holds the lock is alive, whatever its beat says.
-        led = is_led(directory.root, page, monotonic_ns)
-        if led and not page.is_leaving() and not is_hand_over:
-            return Started.ALIVE, 0
+        if is_leaving:
+            failures = 0  # it does not beat if the leader stays after all, and that is no failure
         # Before it counts as a start: a worker whose environment was deleted under it cannot start
         # any, and must not have the others back off.
         python = interpreter(os.environ)

@@ -323,6 +323,23 @@ def test_beside_a_leader_that_will_leave_a_candidate_is_started(
     leader.close()
 
 
+def test_candidates_that_a_leader_kept_from_leading_are_no_failures(
+    starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader that said it is leaving found something and stayed; the last of them would be stuck."""
+    monkeypatch.setattr(spawn, "_start", lambda *_: None)
+    starts.page.take_over(NOW_NS - 1, 1, 1)
+    leader = lead(starts)
+    starts.page.beat(0)
+    for number in range(5):
+        now_ns = NOW_NS + number * 600_000_000
+        assert starts.ensure(now_ns) == (Started.STARTED, 0)
+        assert starts.ensure(now_ns + 400_000_000) == (Started.BUSY, 0), "that one still waits"
+    leader.close()
+    assert starts.ensure(now_ns + 900_000_000) == (Started.BUSY, 0), "it has the lock in a moment"
+    assert starts.ensure(now_ns + 1_100_000_000) == (Started.STARTED, 1)
+
+
 def test_a_worker_that_finds_another_at_it_does_not_wait(starts: Starts) -> None:
     other = open_file(starts.directory.root, "spawn.lock", os.O_RDWR | os.O_CREAT)
     other.lock()
