@@ -17,6 +17,7 @@ from benchmarks.contestant import Contestant
 from benchmarks.receiver import Receiver
 from benchmarks.report import ROOT
 from benchmarks.table import Table
+from tests.support.flushers import end_flushers
 
 
 class OursAlone(Bench):
@@ -45,9 +46,10 @@ class Loses(Receiver):
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver
+    end_flushers(tmp_path)  # whose receiver is gone, and who would be patient with it
 
 
 @pytest.mark.parametrize("name", ["models", "prompts", "span", "durability", "flood", "middleware"])
