@@ -19,8 +19,9 @@ from typing import Any
 from fallom._host.control import ControlPage
 from fallom._host.files import File, open_directory, open_file
 
-__all__ = ["SPAWN_LOCK", "Election", "free_orphaned", "is_led"]
+__all__ = ["CANDIDATE_WAIT_S", "SPAWN_LOCK", "Election", "free_orphaned", "is_led"]
 
+CANDIDATE_WAIT_S = 1.0  # of one that a worker started, for a leader that is about to leave
 LEADER_LOCK = "leader.lock"
 SPAWN_LOCK = "spawn.lock"  # of whoever starts a flusher or does away with an orphan's lock
 _LEADER_ALIVE = "leader.alive"

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from fallom._core.settings import Settings, settings_from_dict
 from fallom._flusher.boot import yield_the_processor
-from fallom._flusher.election import Election, free_orphaned
+from fallom._flusher.election import CANDIDATE_WAIT_S, Election, free_orphaned
 from fallom._flusher.spawn import LOG_BYTES_MAX
 from fallom._host.control import ControlPage, remove_asides
 from fallom._host.directory import StateDirectory, find_state_directory
@@ -30,7 +30,6 @@ from fallom._version import __version__
 
 __all__ = ["allow_descriptors", "run_external", "run_spawned"]
 
-CANDIDATE_WAIT_S = 1.0  # for a leader that is about to leave
 HAND_OVER_WAIT_S = 30.0  # for a leader of a lower version, which finishes its batches
 ONCE_WAIT_S = 10.0
 DESCRIPTORS = 4096  # segments of all destinations and targets, and connections

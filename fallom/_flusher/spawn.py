@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fallom._core.settings import Settings, settings_to_dict
-from fallom._flusher.election import SPAWN_LOCK, is_led
+from fallom._flusher.election import CANDIDATE_WAIT_S, SPAWN_LOCK, is_led
 from fallom._host.control import ControlPage
 from fallom._host.directory import StateDirectory
 from fallom._host.files import File, open_file
@@ -35,7 +35,7 @@ __all__ = ["Started", "ensure_flusher", "last_log_line"]
 
 BACKOFF_MIN_NS = 1_000_000_000
 BACKOFF_MAX_NS = 60_000_000_000
-BACKOFF_LED_NS = 500_000_000  # half of what a candidate waits for a leader that may leave
+BACKOFF_LED_NS = int(CANDIDATE_WAIT_S * 5e8)  # meanwhile the one before waits, and will lead
 FAILURES_BEFORE_WARNING = 3
 LOG_BYTES_MAX = 1 << 20
 _STDIN_BYTES_MAX = 60_000  # a pipe takes 64 KiB without a reader
